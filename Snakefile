@@ -1,0 +1,30 @@
+# Middo, the closed loop of data and model. The rules stand in the order of the loop:
+#
+#   dataset -> finetune -> evaluate
+#      |          |
+#      |          +-> losses, embeddings -> neighbors
+#      |          +-> scores
+#      +------------------> select_rows -> refine -> assemble -> the next version's dataset
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+
+
+configfile: "config/config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/demo.smk"
+include: "rules/data.smk"
+include: "rules/train.smk"
+include: "rules/diagnose.smk"
+include: "rules/refine.smk"
+include: "rules/evaluate.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        "<results>/summary.csv",

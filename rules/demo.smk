@@ -1,0 +1,37 @@
+# The demo's little world, model and teacher; not a part of the method. Used by config/demo.yaml alone.
+
+if "demo" in config:
+
+    rule demo_world:
+        output:
+            seed="<results>/world/seed.json",
+            faults="<results>/world/faults.jsonl",
+            heldout="<results>/world/heldout.jsonl",
+            corpus="<results>/world/corpus.jsonl",
+        log:
+            "<results>/world/logs/demo_world.log",
+        params:
+            seed=config["demo"]["seed"],
+            rows=config["demo"]["rows"],
+        conda:
+            env_file("driver")
+        shell:
+            "{python[driver]} scripts/demo/make_world.py --seed {params.seed} --rows {params.rows}"
+            " --dataset {output.seed} --faults {output.faults} --heldout {output.heldout} --corpus {output.corpus}"
+            " --log {log}"
+
+    rule demo_base_model:
+        input:
+            corpus=rules.demo_world.output.corpus,
+        output:
+            expand("<results>/world/base_model/{file}", file=DEMO_MODEL_FILES),
+        log:
+            "<results>/world/logs/demo_base_model.log",
+        params:
+            seed=config["demo"]["seed"],
+        threads: 2
+        conda:
+            env_file("train")
+        shell:
+            "{python[train]} scripts/demo/train_base_model.py --corpus {input.corpus} --seed {params.seed}"
+            " --out $(dirname {output[0]}) --log {log}"

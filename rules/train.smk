@@ -1,0 +1,32 @@
+# A version's model: always the base model, tuned on that version's dataset.
+
+
+rule finetune:
+    input:
+        dataset="<results>/{version}/dataset.jsonl",
+        base_model=model_files(config["base_model"]["path"]),
+    output:
+        checkpoint=directory("<results>/{version}/checkpoint"),
+        # What the steps that use the checkpoint depend on: its content, not its time.
+        sha256="<results>/{version}/checkpoint.sha256",
+        report="<results>/{version}/finetune.json",
+        dropped="<results>/{version}/dropped.jsonl",
+    log:
+        "<results>/{version}/logs/finetune.log",
+    params:
+        method=METHOD["finetune"],
+        base_model=config["base_model"]["path"],
+        revision=config["base_model"]["revision"] or "main",
+        training=lambda wildcards: pick(config["training"]),
+        seed=config["seed"],
+        on_unencodable=config["dataset"]["on_unencodable"],
+    threads: 2
+    resources:
+        gpu=GPU * config["execution"]["gpus"],
+    conda:
+        env_file("train")
+    shell:
+        "{python[train]} scripts/finetune.py --dataset {input.dataset} --base-model {params.base_model}"
+        " --revision {params.revision} --training {params.training:q} --seed {params.seed}"
+        " --on-unencodable {params.on_unencodable} --checkpoint {output.checkpoint} --sha256 {output.sha256}"
+        " --report {output.report} --dropped {output.dropped} --device {device} --processes {resources.gpu} --log {log}"
