@@ -85,6 +85,11 @@ def of_predecessor(file):
     return lambda wildcards: f"results/{config['experiment']}/{predecessor(wildcards.version)}/{file}"
 
 
+def signal(axis, file):
+    """An input function: a signal's `file` of the predecessor, nothing where the strategy leaves the axis out."""
+    return lambda wildcards: of_predecessor(file)(wildcards) if axis in strategy(wildcards)["axes"] else []
+
+
 def iteration(wildcards):
     """The number of a version's iteration; 0 for the seed."""
     return 0 if wildcards.version == "seed" else int(wildcards.version.split("/iter")[1])

@@ -3,9 +3,10 @@
 
 rule select_rows:
     input:
-        losses=of_predecessor("losses.parquet"),
-        neighbors=of_predecessor("neighbors.parquet"),
-        scores=of_predecessor("scores.parquet"),
+        dataset=of_predecessor("dataset.jsonl"),
+        losses=signal("complexity", "losses.parquet"),
+        neighbors=signal("diversity", "neighbors.parquet"),
+        scores=signal("quality", "scores.parquet"),
         # Where m is `auto`, iteration 1 chooses it for all.
         first=branch(
             lambda wildcards: iteration(wildcards) > 1,
@@ -27,8 +28,8 @@ rule select_rows:
     conda:
         env_file("driver")
     shell:
-        "{python[driver]} scripts/select_rows.py --losses {input.losses} --neighbors {input.neighbors}"
-        " --scores {input.scores} --axes {params.axes} --complexity {params.complexity}"
+        "{python[driver]} scripts/select_rows.py --dataset {input.dataset} --losses {input.losses:q}"
+        " --neighbors {input.neighbors:q} --scores {input.scores:q} --axes {params.axes} --complexity {params.complexity}"
         " --diversity {params.diversity} --quality {params.quality} --first {input.first:q}"
         " --selection {output.selection} --report {output.report} --log {log}"
 
@@ -71,7 +72,6 @@ teacher_access = pick(config["teacher"], "api_key_env", "max_concurrency", "time
 rule assemble:
     input:
         dataset=of_predecessor("dataset.jsonl"),
-        manifest=of_predecessor("manifest.json"),
         selection="<results>/{version}/selection.parquet",
         selected="<results>/{version}/selection.json",
         refined="<results>/{version}/refined.jsonl",
@@ -91,7 +91,7 @@ rule assemble:
     conda:
         env_file("driver")
     shell:
-        "{python[driver]} scripts/assemble.py --predecessor {input.dataset} --predecessor-manifest {input.manifest}"
+        "{python[driver]} scripts/assemble.py --predecessor {input.dataset}"
         " --selection {input.selection} --selection-report {input.selected} --refined {input.refined}"
         " --rejected {input.rejected} --refine-report {input.refine} --overlap {params.overlap}"
         " --iteration {params.iteration} --dataset {output.dataset} --manifest {output.manifest} --log {log}"

@@ -15,7 +15,9 @@ FOLDER = Path(__file__).resolve().parents[2] / "config"
 def check_config(config: dict[str, Any]) -> None:
     """Raise UserError listing every fault of `config` against config/schema.yaml and LLaMA-Factory's option names."""
     schema = load_yaml(FOLDER / "schema.yaml")
-    faults = [_fault(error) for error in sorted(jsonschema.Draft202012Validator(schema).iter_errors(config), key=_place)]
+    faults = [
+        _fault(error) for error in sorted(jsonschema.Draft202012Validator(schema).iter_errors(config), key=_place)
+    ]
     if not faults:
         faults = _training_faults(config["training"], schema) + _name_faults(config)
     if faults:

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from types import TracebackType
 
 _terminal = sys.stderr
 _label = ""
@@ -24,11 +25,17 @@ def parser(description: str) -> argparse.ArgumentParser:
     return made
 
 
+def optional_path(text: str) -> Path | None:
+    """For an argument that a rule gives as '' where there is no file."""
+    return Path(text) if text else None
+
+
 def run(main: Callable[[argparse.Namespace], None], arguments: argparse.ArgumentParser, environment: str) -> None:
     """Check the environment, parse the arguments, send output to --log, run `main`, turn errors into exit status 1."""
     args = arguments.parse_args()
     if args.log:
         _redirect(args.log)
+    sys.excepthook = _show_crash
     try:
         from middo.environment import require_environment
 
@@ -37,10 +44,11 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Argument
     except UserError as error:
         say(f"error: {error}")
         sys.exit(1)
-    except Exception:
-        report = traceback.format_exc()
-        say(f"unexpected error:\n{report}" + (f"The whole log: {args.log}" if args.log else ""))
-        sys.exit(1)
+
+
+def _show_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """What nobody foresaw: the whole traceback, on the terminal too; Python then exits with status 1."""
+    say("unexpected error:\n" + "".join(traceback.format_exception(kind, error, trace)))
 
 
 def say(message: str) -> None:

@@ -1,0 +1,84 @@
+"""Make the next version: D_{t+1} = (D_t minus (hard ∪ low)) ∪ simplified(hard) ∪ improved(low) ∪ extended(sparse).
+
+A hard or low row leaves only where a refined row takes its place; one whose every rewrite was rejected stays as it is.
+Kept rows come first, in the predecessor's order, then the new ones. Writes dataset.jsonl and manifest.json.
+
+    python scripts/assemble.py --predecessor seed/dataset.jsonl --selection middo/iter1/selection.parquet \\
+        --refined middo/iter1/refined.jsonl --rejected middo/iter1/rejected.jsonl \\
+        --refine-report middo/iter1/refine.json --selection-report middo/iter1/selection.json --overlap both \\
+        --iteration 1 --dataset middo/iter1/dataset.jsonl --manifest middo/iter1/manifest.json
+"""
+
+import argparse
+from pathlib import Path
+
+import polars as pl
+
+from middo import program
+from middo.actions import REPLACING, planned_actions
+from middo.files import read_json, read_jsonl, sha256_file
+from middo.manifest import write_manifest
+from middo.program import UserError, say
+from middo.rows import check_same_ids, content_hash, read_dataset, write_dataset
+
+
+def arguments() -> argparse.ArgumentParser:
+    made = program.parser(__doc__)
+    made.add_argument("--predecessor", type=Path, required=True, help="dataset.jsonl of the predecessor")
+    made.add_argument("--selection", type=Path, required=True, help="selection.parquet")
+    made.add_argument("--selection-report", type=Path, required=True, help="selection.json")
+    made.add_argument("--refined", type=Path, required=True, help="refined.jsonl")
+    made.add_argument("--rejected", type=Path, required=True, help="rejected.jsonl")
+    made.add_argument("--refine-report", type=Path, required=True, help="refine.json")
+    made.add_argument("--overlap", choices=["both", "complexity_first"], default="both", help="rows both hard and low")
+    made.add_argument("--iteration", type=int, required=True, help="number of the version that is made")
+    made.add_argument("--dataset", type=Path, required=True, help="dataset.jsonl to write")
+    made.add_argument("--manifest", type=Path, required=True, help="manifest.json to write")
+    return made
+
+
+def merge(rows: list[dict], refined: list[dict]) -> list[dict]:
+    """The rows of the next version: `rows` without those that a simplified or improved row replaces, then `refined`."""
+    replaced = {row["parents"][0] for row in refined if row["origin"] in REPLACING}
+    return [row for row in rows if row["id"] not in replaced] + refined
+
+
+def check_refined(actions: list[tuple[str, str]], refined: list[dict], rejected: list[dict], iteration: int) -> None:
+    """Raise UserError unless each action (id, origin) ended refined or rejected, once, and ids are their content's."""
+    ended = [(row["parents"][0], row["origin"]) for row in refined] + [(row["id"], row["origin"]) for row in rejected]
+    check_same_ids((f"{i} {o}" for i, o in actions), (f"{i} {o}" for i, o in ended), "refined.jsonl and rejected.jsonl")
+    for row in refined:
+        if row["id"].rpartition("-")[0] != content_hash(row) or row["iteration"] != iteration:
+            raise UserError(f"refined.jsonl: row {row['id']} is not what its id says. Was the file changed by hand?")
+
+
+def main(args: argparse.Namespace) -> None:
+    rows = read_dataset(args.predecessor)
+    selection = pl.read_parquet(args.selection)
+    check_same_ids((row["id"] for row in rows), selection["id"].to_list(), str(args.selection))
+    refined, rejected = read_jsonl(args.refined), read_jsonl(args.rejected)
+    check_refined(planned_actions(selection, args.overlap), refined, rejected, args.iteration)
+    merged = merge(rows, refined)
+    twice = len(merged) - len({row["id"] for row in merged})
+    if twice:
+        raise UserError(f"{twice} ids would stand twice in {args.dataset}.")
+    write_dataset(args.dataset, merged)
+    selected = read_json(args.selection_report)
+    write_manifest(
+        args.manifest,
+        args.dataset,
+        merged,
+        settings={"overlap": args.overlap, "axes": {axis: found["m"] for axis, found in selected["axes"].items()}},
+        predecessor_sha256=sha256_file(args.predecessor),
+        made_from={
+            path.name: sha256_file(path) for path in (args.selection, args.refined, args.rejected, args.refine_report)
+        },
+        teacher=read_json(args.refine_report),
+    )
+    kept = len(merged) - len(refined)
+    say(f"{len(rows)} rows: {kept} kept, {len(rows) - kept} replaced, {len(refined)} new, {len(rejected)} rejected")
+    say(f"{len(merged)} rows in {args.dataset}")
+
+
+if __name__ == "__main__":
+    program.run(main, arguments(), environment="driver")
