@@ -14,6 +14,13 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 from build_env import VENVS, is_built  # noqa: E402
 from middo.config import check_config  # noqa: E402
 from middo.program import UserError  # noqa: E402
+from middo.versions import (
+    all_versions,
+    iteration_of,
+    predecessor,
+    strategy_of,
+    version_name,
+)  # noqa: E402
 
 try:
     check_config(config)
@@ -48,23 +55,29 @@ METHOD = dict(
     summary=1,
 )
 
-device = config["execution"]["device"]
-GPU = int(device == "cuda")
+DEVICE = config["execution"]["device"]
+GPU = int(DEVICE == "cuda")
 
 # Environments by kind of work; vLLM's pins differ on a CPU.
 ENVS = dict(
     driver="driver",
     train="train",
     neighbors="neighbors",
-    score="score" if device == "cuda" else "score-cpu",
+    score="score" if DEVICE == "cuda" else "score-cpu",
     refine="refine",
     evaluate="evaluate",
 )
 CONDA = "conda" in str(workflow.deployment_settings.deployment_method).lower()
-# Interpreters by kind of work. The shell commands name them as {python[train]}, so the commands' text, which is what
-# Snakemake compares, is the same whether conda or .venvs/ provides them.
+# Interpreters by kind of work. Rules take them, like every setting of how a step runs, as resources: Snakemake compares
+# the shell command's text and the params, never the resources, so that changing them reruns nothing.
 python = {
-    kind: "python" if CONDA else sys.executable if kind == "driver" else str(VENVS / name / "bin" / "python")
+    kind: (
+        "python"
+        if CONDA
+        else (
+            sys.executable if kind == "driver" else str(VENVS / name / "bin" / "python")
+        )
+    )
     for kind, name in ENVS.items()
 }
 
@@ -74,57 +87,96 @@ def env_file(kind):
     return f"../envs/{ENVS[kind]}.yaml"
 
 
-def predecessor(version):
-    """The version that `version` is made from: `seed` before `<strategy>/iter1`, else the iteration before."""
-    strategy, iteration = version.split("/iter")
-    return "seed" if iteration == "1" else f"{strategy}/iter{int(iteration) - 1}"
-
-
 def of_predecessor(file):
     """An input function: `file` in the folder of the predecessor."""
-    return lambda wildcards: f"results/{config['experiment']}/{predecessor(wildcards.version)}/{file}"
+    return (
+        lambda wildcards: f"results/{config['experiment']}/{predecessor(wildcards.version)}/{file}"
+    )
+
+
+def of_first(file):
+    """An input function: `file` in the folder of the strategy's first iteration."""
+    return (
+        lambda wildcards: f"results/{config['experiment']}/{version_name(strategy_of(wildcards.version), 1)}/{file}"
+    )
 
 
 def signal(axis, file):
     """An input function: a signal's `file` of the predecessor, nothing where the strategy leaves the axis out."""
-    return lambda wildcards: of_predecessor(file)(wildcards) if axis in strategy(wildcards)["axes"] else []
+    return lambda wildcards: (
+        of_predecessor(file)(wildcards) if axis in strategy(wildcards)["axes"] else []
+    )
 
 
 def iteration(wildcards):
-    """The number of a version's iteration; 0 for the seed."""
-    return 0 if wildcards.version == "seed" else int(wildcards.version.split("/iter")[1])
+    """The number of a version's iteration."""
+    return iteration_of(wildcards.version)
 
 
 def strategy(wildcards):
     """The settings of the strategy that a version belongs to."""
-    name = wildcards.version.split("/")[0]
-    return next(strategy for strategy in config["strategies"] if strategy["name"] == name)
+    name = strategy_of(wildcards.version)
+    return next(
+        strategy for strategy in config["strategies"] if strategy["name"] == name
+    )
 
 
-def versions():
-    """All versions of the experiment, the seed first."""
-    made = [f"{s['name']}/iter{t}" for s in config["strategies"] for t in range(1, config["iterations"] + 1)]
-    return ["seed", *made]
+VERSIONS = all_versions(
+    [strategy["name"] for strategy in config["strategies"]], config["iterations"]
+)
 
 
 def pick(section, *keys):
     """A section of the config as JSON, or only some of its keys. In params behind a lambda: JSON has braces."""
-    return json.dumps({key: section[key] for key in keys or section if key in section}, sort_keys=True)
+    return json.dumps(
+        {key: section[key] for key in keys or section if key in section}, sort_keys=True
+    )
 
 
 def model_files(folder):
     """The files of a local model that programs read; empty for a model on the hub."""
     if "demo" in config and folder == DEMO_MODEL:
         return [f"{folder}/{name}" for name in DEMO_MODEL_FILES]
-    return sorted(str(p) for p in Path(folder).glob("*") if p.suffix in {".json", ".safetensors", ".model", ".jinja"})
+    return sorted(
+        str(p)
+        for p in Path(folder).glob("*")
+        if p.suffix in {".json", ".safetensors", ".model", ".jinja"}
+    )
 
 
 DEMO_MODEL = f"results/{config['experiment']}/world/base_model"
-DEMO_MODEL_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+DEMO_MODEL_FILES = [
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+]
 
 
 onstart:
     if not CONDA:
-        missing = [name for kind, name in ENVS.items() if kind != "driver" and not is_built(name)]
+        missing = [
+            name
+            for kind, name in ENVS.items()
+            if kind != "driver" and not is_built(name)
+        ]
         if missing:
-            subprocess.run([sys.executable, f"{workflow.basedir}/scripts/build_env.py", *missing], check=True)
+            subprocess.run(
+                [
+                    sys.executable,
+                    f"{workflow.basedir}/scripts/build_env.py",
+                    *missing,
+                ],
+                check=True,
+            )
+
+
+# How the teacher is reached, which changes none of its answers.
+TEACHER_ACCESS = pick(
+    config["teacher"],
+    "api_key_env",
+    "max_concurrency",
+    "timeout",
+    "max_retries",
+    "command",
+)

@@ -11,13 +11,15 @@ rule import_seed:
         manifest="<results>/seed/manifest.json",
     log:
         "<results>/seed/logs/import_seed.log",
+    conda:
+        env_file("driver")
+    resources:
+        python=python["driver"],
     params:
         method=METHOD["import_seed"],
         format=config["dataset"]["format"],
         on_invalid=config["dataset"]["on_invalid"],
-    conda:
-        env_file("driver")
     shell:
-        "{python[driver]} scripts/import_seed.py --source {input} --format {params.format}"
+        "{resources.python} scripts/import_seed.py --source {input} --format {params.format}"
         " --on-invalid {params.on_invalid} --dataset {output.dataset} --extras {output.extras}"
         " --rejects {output.rejects} --manifest {output.manifest} --log {log}"

@@ -10,13 +10,15 @@ if "demo" in config:
             corpus="<results>/world/corpus.jsonl",
         log:
             "<results>/world/logs/demo_world.log",
+        conda:
+            env_file("driver")
+        resources:
+            python=python["driver"],
         params:
             seed=config["demo"]["seed"],
             rows=config["demo"]["rows"],
-        conda:
-            env_file("driver")
         shell:
-            "{python[driver]} scripts/demo/make_world.py --seed {params.seed} --rows {params.rows}"
+            "{resources.python} scripts/demo/make_world.py --seed {params.seed} --rows {params.rows}"
             " --dataset {output.seed} --faults {output.faults} --heldout {output.heldout} --corpus {output.corpus}"
             " --log {log}"
 
@@ -27,11 +29,14 @@ if "demo" in config:
             expand("<results>/world/base_model/{file}", file=DEMO_MODEL_FILES),
         log:
             "<results>/world/logs/demo_base_model.log",
-        params:
-            seed=config["demo"]["seed"],
-        threads: 2
         conda:
             env_file("train")
+        threads: 2
+        resources:
+            python=python["train"],
+        params:
+            seed=config["demo"]["seed"],
+            folder=lambda wildcards, output: os.path.dirname(output[0]),
         shell:
-            "{python[train]} scripts/demo/train_base_model.py --corpus {input.corpus} --seed {params.seed}"
-            " --out $(dirname {output[0]}) --log {log}"
+            "{resources.python} scripts/demo/train_base_model.py --corpus {input.corpus} --seed {params.seed}"
+            " --out {params.folder} --log {log}"

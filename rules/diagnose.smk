@@ -6,25 +6,31 @@ rule base_losses:
         dataset="<results>/{version}/dataset.jsonl",
         base_model=model_files(config["base_model"]["path"]),
         # The base model never changes: rows that the predecessor has measured are taken from there.
-        known=branch(lambda wildcards: wildcards.version != "seed", then=of_predecessor("base_losses.parquet")),
+        known=branch(
+            lambda wildcards: wildcards.version != "seed",
+            then=of_predecessor("base_losses.parquet"),
+        ),
     output:
         "<results>/{version}/base_losses.parquet",
     log:
         "<results>/{version}/logs/base_losses.log",
-    params:
-        method=METHOD["losses"],
-        base_model=config["base_model"]["path"],
-        revision=config["base_model"]["revision"] or "main",
-        training=lambda wildcards: pick(config["training"], "template", "cutoff_len"),
-    threads: 1
-    resources:
-        gpu=GPU,
     conda:
         env_file("train")
+    threads: 1
+    resources:
+        python=python["train"],
+        device=DEVICE,
+        token_budget=config["execution"]["token_budget"],
+        gpu=GPU,
+    params:
+        method=METHOD["losses"],
+        base_model=lambda wildcards: config["base_model"]["path"],
+        revision=config["base_model"]["revision"] or "main",
+        training=lambda wildcards: pick(config["training"], "template", "cutoff_len"),
     shell:
-        "{python[train]} scripts/base_losses.py --dataset {input.dataset} --base-model {params.base_model}"
+        "{resources.python} scripts/base_losses.py --dataset {input.dataset} --base-model {params.base_model}"
         " --revision {params.revision} --training {params.training:q} --known {input.known:q} --out {output}"
-        " --device {device} --token-budget {config[execution][token_budget]} --log {log}"
+        " --device {resources.device} --token-budget {resources.token_budget} --log {log}"
 
 
 rule losses:
@@ -38,18 +44,21 @@ rule losses:
         embeddings="<results>/{version}/embeddings.npy",
     log:
         "<results>/{version}/logs/losses.log",
+    conda:
+        env_file("train")
+    threads: 1
+    resources:
+        python=python["train"],
+        device=DEVICE,
+        token_budget=config["execution"]["token_budget"],
+        gpu=GPU,
     params:
         method=METHOD["losses"],
         training=lambda wildcards: pick(config["training"], "template", "cutoff_len"),
-    threads: 1
-    resources:
-        gpu=GPU,
-    conda:
-        env_file("train")
     shell:
-        "{python[train]} scripts/losses.py --dataset {input.dataset} --checkpoint {input.checkpoint}"
+        "{resources.python} scripts/losses.py --dataset {input.dataset} --checkpoint {input.checkpoint}"
         " --training {params.training:q} --base-losses {input.base_losses} --losses {output.losses}"
-        " --embeddings {output.embeddings} --device {device} --token-budget {config[execution][token_budget]}"
+        " --embeddings {output.embeddings} --device {resources.device} --token-budget {resources.token_budget}"
         " --log {log}"
 
 
@@ -61,17 +70,19 @@ rule neighbors:
         "<results>/{version}/neighbors.parquet",
     log:
         "<results>/{version}/logs/neighbors.log",
+    conda:
+        env_file("neighbors")
+    threads: 1
+    resources:
+        python=python["neighbors"],
+        device=DEVICE,
+        gpu=GPU,
     params:
         method=METHOD["neighbors"],
         k=config["diversity"]["k"],
-    threads: 1
-    resources:
-        gpu=GPU,
-    conda:
-        env_file("neighbors")
     shell:
-        "{python[neighbors]} scripts/neighbors.py --dataset {input.dataset} --embeddings {input.embeddings}"
-        " --k {params.k} --out {output} --device {device} --log {log}"
+        "{resources.python} scripts/neighbors.py --dataset {input.dataset} --embeddings {input.embeddings}"
+        " --k {params.k} --out {output} --device {resources.device} --log {log}"
 
 
 rule scores:
@@ -88,15 +99,18 @@ rule scores:
         "<results>/{version}/scores.parquet",
     log:
         "<results>/{version}/logs/scores.log",
+    conda:
+        env_file("score")
+    threads: 1
+    resources:
+        python=python["score"],
+        device=DEVICE,
+        max_num_seqs=config["execution"]["max_num_seqs"],
+        gpu=GPU,
     params:
         method=METHOD["scores"],
         reading=config["quality"]["reading"],
-    threads: 1
-    resources:
-        gpu=GPU,
-    conda:
-        env_file("score")
     shell:
-        "{python[score]} scripts/scores.py --dataset {input.dataset} --checkpoint {input.checkpoint}"
-        " --prompts {input.prompts} --reading {params.reading} --out {output} --device {device}"
-        " --max-num-seqs {config[execution][max_num_seqs]} --log {log}"
+        "{resources.python} scripts/scores.py --dataset {input.dataset} --checkpoint {input.checkpoint}"
+        " --prompts {input.prompts} --reading {params.reading} --out {output} --device {resources.device}"
+        " --max-num-seqs {resources.max_num_seqs} --log {log}"

@@ -11,14 +11,17 @@ rule evaluate:
         details=directory("<results>/{version}/eval"),
     log:
         "<results>/{version}/logs/evaluate.log",
+    conda:
+        env_file("evaluate")
+    threads: 1
+    resources:
+        python=python["evaluate"],
+        device=DEVICE,
+        server_python=python["score"],
+        gpu=GPU,
     params:
         method=METHOD["evaluate"],
         evaluation=lambda wildcards: pick(config["evaluation"]),
-    threads: 1
-    resources:
-        gpu=GPU,
-    conda:
-        env_file("evaluate")
     shell:
-        "{python[evaluate]} scripts/evaluate.py --checkpoint {input.checkpoint} --evaluation {params.evaluation:q}"
-        " --out {output.eval} --details {output.details} --device {device} --server-python {python[score]} --log {log}"
+        "{resources.python} scripts/evaluate.py --checkpoint {input.checkpoint} --evaluation {params.evaluation:q}"
+        " --out {output.eval} --details {output.details} --device {resources.device} --server-python {resources.server_python} --log {log}"

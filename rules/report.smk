@@ -3,18 +3,20 @@
 
 rule summary:
     input:
-        manifests=expand("<results>/{version}/manifest.json", version=versions()),
-        selections=expand("<results>/{version}/selection.json", version=versions()[1:]),
-        evals=expand("<results>/{version}/eval.json", version=versions()),
+        manifests=expand("<results>/{version}/manifest.json", version=VERSIONS),
+        selections=expand("<results>/{version}/selection.json", version=VERSIONS[1:]),
+        evals=expand("<results>/{version}/eval.json", version=VERSIONS),
     output:
         "<results>/summary.csv",
     log:
         "<results>/logs/summary.log",
-    params:
-        method=METHOD["summary"],
-        versions=versions(),
     conda:
         env_file("driver")
+    resources:
+        python=python["driver"],
+    params:
+        method=METHOD["summary"],
+        versions=VERSIONS,
     shell:
-        "{python[driver]} scripts/summary.py --results $(dirname {output}) --versions {params.versions}"
+        "{resources.python} scripts/summary.py --results $(dirname {output}) --versions {params.versions}"
         " --out {output} --log {log}"

@@ -13,20 +13,22 @@ rule finetune:
         dropped="<results>/{version}/dropped.jsonl",
     log:
         "<results>/{version}/logs/finetune.log",
+    conda:
+        env_file("train")
+    threads: 2
+    resources:
+        python=python["train"],
+        device=DEVICE,
+        gpu=GPU * config["execution"]["gpus"],
     params:
         method=METHOD["finetune"],
-        base_model=config["base_model"]["path"],
+        base_model=lambda wildcards: config["base_model"]["path"],
         revision=config["base_model"]["revision"] or "main",
         training=lambda wildcards: pick(config["training"]),
         seed=config["seed"],
         on_unencodable=config["dataset"]["on_unencodable"],
-    threads: 2
-    resources:
-        gpu=GPU * config["execution"]["gpus"],
-    conda:
-        env_file("train")
     shell:
-        "{python[train]} scripts/finetune.py --dataset {input.dataset} --base-model {params.base_model}"
+        "{resources.python} scripts/finetune.py --dataset {input.dataset} --base-model {params.base_model}"
         " --revision {params.revision} --training {params.training:q} --seed {params.seed}"
         " --on-unencodable {params.on_unencodable} --checkpoint {output.checkpoint} --sha256 {output.sha256}"
-        " --report {output.report} --dropped {output.dropped} --device {device} --processes {resources.gpu} --log {log}"
+        " --report {output.report} --dropped {output.dropped} --device {resources.device} --processes {resources.gpu} --log {log}"
