@@ -1,4 +1,4 @@
-"""Selections against a NumPy computation that knows nothing of the module, and the walk of m: auto against brute force."""
+"""Selections against a NumPy computation that knows nothing of the module; the walk of m against brute force."""
 
 import itertools
 
@@ -10,8 +10,6 @@ from hypothesis import strategies as st
 
 from middo.program import UserError
 from middo.thresholds import choose_m, select, threshold
-
-values = st.lists(st.none() | st.floats(-50, 50, width=32), min_size=3, max_size=40)
 
 
 def frame(pre, post, diversity, quality):
@@ -90,14 +88,10 @@ def test_auto_takes_the_smallest_m_in_range(fixed):
     chosen = choose_m(signals, settings)
     assert {axis: chosen[axis] for axis in fixed} == fixed
 
-    grid = [0.5 * i for i in range(9)]
+    signs = {"complexity": 1, "diversity": -1, "quality": -1}
+    options = [[fixed[axis]] if axis in fixed else [0.5 * sign * i for i in range(9)] for axis, sign in signs.items()]
     inside = []
-    for m in itertools.product(
-        *(
-            [fixed[a]] if a in fixed else [s * g for g in grid]
-            for a, s in (("complexity", 1), ("diversity", -1), ("quality", -1))
-        )
-    ):
+    for m in itertools.product(*options):
         a, b, d, q = (c.astype(np.float32).astype(np.float64) for c in columns)
         above = [x > x.mean() + m[0] * x.std() for x in (a, b)]
         union = (above[0] & above[1]) | (d < d.mean() + m[1] * d.std()) | (q < q.mean() + m[2] * q.std())
