@@ -12,6 +12,7 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from build_env import VENVS, is_built  # noqa: E402
+from middo.benchmarks import data_files  # noqa: E402
 from middo.config import check_config  # noqa: E402
 from middo.program import UserError  # noqa: E402
 from middo.versions import (
