@@ -43,7 +43,7 @@ def make_checkout(folder: Path) -> Path:
 
 
 def snakemake(folder: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess:
-    """Run Snakemake in a checkout as a user would; stdout and stderr together. Raises AssertionError with the output."""
+    """Run Snakemake in a checkout as a user would, stdout and stderr together; with `check` it must succeed."""
     command = [sys.executable, "-m", "snakemake", *arguments]
     done = subprocess.run(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if check:

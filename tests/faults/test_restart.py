@@ -1,0 +1,83 @@
+"""kill -9 of Snakemake and its children in the middle of training, scoring and refining; then the documented restart."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+from conftest import make_checkout, snakemake
+
+DEMO = ["--configfile", "config/demo.yaml", "--cores", "2"]
+# The moment of each kill: when these files exist, the step in question has done a part of its work.
+MOMENTS = {
+    "training": "results/demo/seed/.work/finetune*/**/checkpoint-*/trainer_state.json",
+    "scoring": "results/demo/seed/.work/scores*/*",
+    "refining": "results/teacher_answers/demo/middo/iter1.jsonl",
+}
+
+
+def run_until(folder: Path, pattern: str, enough=lambda found: bool(found)) -> None:
+    """Start the demo and kill everything with SIGKILL as soon as files match `pattern` and `enough` says so."""
+    log = open(folder / "killed.txt", "a")  # noqa: SIM115
+    process = psutil.Popen([sys.executable, "-m", "snakemake", *DEMO], cwd=folder, stdout=log, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 600
+    while not enough(list(folder.glob(pattern))):
+        assert process.poll() is None, f"it ended before {pattern}: " + (folder / "killed.txt").read_text()[-3000:]
+        assert time.monotonic() < deadline, pattern
+        time.sleep(0.02)
+    for victim in [process, *process.children(recursive=True)]:
+        try:
+            victim.send_signal(signal.SIGKILL)
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
+    snakemake(folder, *DEMO, "--unlock")
+
+
+def answered(found: list[Path]) -> bool:
+    return bool(found) and found[0].read_bytes().count(b"\n") >= 5
+
+
+def test_killed_three_times_the_demo_ends_with_the_same_bytes(demo, tmp_path):
+    folder = make_checkout(tmp_path / "checkout")
+    run_until(folder, MOMENTS["training"])
+    run_until(folder, MOMENTS["scoring"])
+    run_until(folder, MOMENTS["refining"], answered)
+    store = folder / MOMENTS["refining"]
+    before = store.read_bytes()
+    snakemake(folder, *DEMO)
+
+    complete = before[: before.rfind(b"\n") + 1]
+    assert store.read_bytes().startswith(complete), "what was answered before the kill is kept as it was"
+    keys = Counter(
+        json.loads(line)["key"]
+        for path in (folder / "results/teacher_answers").rglob("*.jsonl")
+        for line in path.read_text(encoding="utf-8").splitlines()
+    )
+    assert max(keys.values()) == 1, "no answered request was asked again"
+
+    # From scratch, another folder, three kills: still the bytes of the undisturbed run.
+    compared = 0
+    for pattern in (
+        "world/base_model/model.safetensors",
+        "**/dataset.jsonl",
+        "**/checkpoint.sha256",
+        "**/selection.*",
+        "**/losses.parquet",
+        "**/embeddings.npy",
+        "**/neighbors.parquet",
+        "**/scores.parquet",
+        "**/refine*.json*",
+        "**/rejected.jsonl",
+        "summary.csv",
+    ):
+        for path in sorted((demo / "results/demo").glob(pattern)):
+            twin = folder / "results/demo" / path.relative_to(demo / "results/demo")
+            assert path.read_bytes() == twin.read_bytes(), path
+            compared += 1
+    assert compared >= 40
+    assert not list((folder / "results/demo").rglob(".work")), "nothing unfinished is left"
