@@ -1,4 +1,4 @@
-"""kill -9 of Snakemake and its children in the middle of training, scoring and refining; then the documented restart."""
+"""kill -9 of Snakemake and its children while it trains, scores and refines; then the documented restart."""
 
 import json
 import signal
