@@ -76,6 +76,7 @@ rule refine:
         "{resources.python} scripts/refine.py --dataset {input.dataset} --selection {input.selection}"
         " --neighbors {input.neighbors} --prompts {input.prompts} --overlap {params.overlap}"
         " --teacher {params.teacher:q} --iteration {params.iteration} --answers {params.answers}"
+        " --answers-root results/teacher_answers"
         " --refined {output.refined} --rejected {output.rejected} --report {output.report}"
         " --access {resources.access:q} --log {log}"
 
