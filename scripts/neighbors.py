@@ -1,0 +1,160 @@
+"""Find each row's k nearest other rows: neighbors.parquet from embeddings.npy, exactly, by inner product, with FAISS.
+
+The vectors have length 1, so the inner product is the cosine. A row's diversity is the mean cosine to its k neighbors
+(method.md, section 2). Memory grows with the rows, not with their square: rows are searched in blocks. Rows with the
+very same vector stand once in the index; among rows of equal similarity the earlier one in the dataset comes first.
+
+    python scripts/neighbors.py --dataset dataset.jsonl --embeddings embeddings.npy --k 2 --out neighbors.parquet
+"""
+
+import argparse
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from middo import program
+from middo.files import atomic
+from middo.program import Progress, UserError, say
+from middo.rows import read_dataset
+
+BLOCK = 1024
+
+
+def arguments() -> argparse.ArgumentParser:
+    made = program.parser(__doc__)
+    made.add_argument("--dataset", type=Path, required=True, help="dataset.jsonl")
+    made.add_argument("--embeddings", type=Path, required=True, help="embeddings.npy: float32 [rows, hidden]")
+    made.add_argument("--k", type=int, required=True, help="neighbors per row")
+    made.add_argument("--out", type=Path, required=True, help="neighbors.parquet")
+    made.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    return made
+
+
+def main(args: argparse.Namespace) -> None:
+    ids = [row["id"] for row in read_dataset(args.dataset)]
+    vectors = read_embeddings(args.embeddings, rows=len(ids))
+    if not 1 <= args.k < len(ids):
+        raise UserError(f"--k {args.k}: {args.dataset} has {len(ids)} rows, so k must be from 1 to {len(ids) - 1}.")
+    members = same_vectors(vectors)
+    index = build_index(vectors, [group[0] for group in members], args.device)
+    say(f"{len(ids)} rows, {len(members)} different vectors, k = {args.k}, on {args.device}")
+    positions, similarity = search(index, vectors, members, args.k)
+    write_neighbors(args.out, ids, positions, similarity)
+
+
+def read_embeddings(path: Path, rows: int) -> np.ndarray:
+    """Memory-mapped float32 [rows, hidden].
+
+    Raises UserError where type or shape differ, or a vector is not finite or not of length 1 (to 0.001).
+    """
+    try:
+        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise UserError(f"{path}: this is no array of NumPy: {error}") from error
+    if vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != rows:
+        raise UserError(
+            f"{path} holds {vectors.dtype} {list(vectors.shape)}; float32 [{rows}, hidden] is needed, a vector for "
+            "each row of the dataset. Were the two made from different versions?"
+        )
+    for start in range(0, rows, BLOCK):
+        norms = np.linalg.norm(vectors[start : start + BLOCK], axis=1)
+        # Written so that NaN counts as wrong.
+        wrong = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))
+        if wrong.size:
+            row = start + int(wrong[0])
+            raise UserError(f"{path}: the vector of row {row + 1} has the length {norms[wrong[0]]}, not 1.")
+    return vectors
+
+
+def same_vectors(vectors: np.ndarray) -> list[list[int]]:
+    """Positions of the rows that share a vector, byte for byte; groups and members in dataset order."""
+    groups: dict[bytes, list[int]] = {}
+    for position, vector in enumerate(vectors):
+        groups.setdefault(hashlib.sha256(vector).digest(), []).append(position)
+    return list(groups.values())
+
+
+def build_index(vectors: np.ndarray, chosen: list[int], device: str) -> "faiss.Index":  # noqa: F821
+    """An exact inner-product index over the `chosen` rows of `vectors`, on all visible GPUs where device is `cuda`.
+
+    Raises UserError where a GPU is wanted and none is visible: FAISS itself would quietly stay on the CPU.
+    """
+    import faiss
+
+    if threads := os.environ.get("OMP_NUM_THREADS"):
+        faiss.omp_set_num_threads(int(threads))
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    if device == "cuda":
+        if faiss.get_num_gpus() == 0:
+            raise UserError("--device cuda: FAISS sees no GPU. Use --device cpu, or make one visible.")
+        index = faiss.index_cpu_to_all_gpus(index)
+    for start in range(0, len(chosen), BLOCK):
+        index.add(vectors[chosen[start : start + BLOCK]])
+    return index
+
+
+def search(
+    index: "faiss.Index",  # noqa: F821
+    vectors: np.ndarray,
+    members: list[list[int]],
+    k: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest other rows of each row.
+
+    Returns their positions, int64 [rows, k], and similarity, float32 [rows, k], highest first.
+    """
+    rows = len(vectors)
+    positions = np.empty((rows, k), dtype=np.int64)
+    similarity = np.empty((rows, k), dtype=np.float32)
+    progress = Progress(rows)
+    for start in range(0, rows, BLOCK):
+        block = np.ascontiguousarray(vectors[start : start + BLOCK])
+        # k + 1, for the row itself is one of the groups that come back.
+        _, groups = index.search(block, min(k + 1, len(members)))
+        for offset, found in enumerate(groups):
+            row = start + offset
+            positions[row], similarity[row] = nearest(row, vectors, [members[group] for group in found], k)
+        progress.advance(len(block))
+    return positions, similarity
+
+
+def nearest(row: int, vectors: np.ndarray, groups: list[list[int]], k: int) -> tuple[list[int], list[float]]:
+    """The k best of the rows in `groups`, `row` itself left out, and their similarity.
+
+    Similarities are computed anew, in float64: how FAISS rounds depends on the device and on where in a block a vector
+    stands, and then so would the order of rows that are equally near.
+    """
+    # Of one group, the first k + 1 are enough, `row` perhaps among them.
+    others = [position for group in groups for position in group[: k + 1] if position != row]
+    values = (vectors[others].astype(np.float64) * vectors[row]).sum(axis=1).astype(np.float32)
+    best = np.lexsort((others, -values))[:k]
+    return [others[place] for place in best], values[best].tolist()
+
+
+def write_neighbors(path: Path, ids: list[str], positions: np.ndarray, similarity: np.ndarray) -> None:
+    """Write neighbors.parquet: id, neighbors (ids), similarity, diversity; in dataset order."""
+    import polars as pl
+
+    names = np.array(ids, dtype=object)
+    table = pl.DataFrame(
+        {
+            "id": ids,
+            "neighbors": names[positions].tolist(),
+            "similarity": similarity.tolist(),
+            "diversity": similarity.mean(axis=1, dtype=np.float64),
+        },
+        schema={
+            "id": pl.String,
+            "neighbors": pl.List(pl.String),
+            "similarity": pl.List(pl.Float32),
+            "diversity": pl.Float32,
+        },
+    )
+    with atomic(path) as temporary:
+        table.write_parquet(temporary)
+
+
+if __name__ == "__main__":
+    program.run(main, arguments(), environment="neighbors")
