@@ -1,0 +1,252 @@
+"""All that touches LLaMA-Factory 0.9.5: how it encodes rows, the options it is started with, the steps it must take.
+
+Rows are encoded by its own converter, template and supervised processor, so that losses are those of training. Training
+reads the very rows that were encoded and checked here, through its option `tokenized_path`: nothing can be dropped on
+the way, no download cache of data sets is written, and the processes of one training do not tokenize again.
+"""
+
+import importlib.metadata
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from middo.child import safe_environment
+from middo.files import sha256_file
+from middo.program import UserError
+
+# The options under `training:` that shape the tokens of a row; rules hand them to the losses.
+ENCODING_OPTIONS = (
+    "template",
+    "cutoff_len",
+    "default_system",
+    "enable_thinking",
+    "preserve_thinking",
+    "tool_format",
+    "split_special_tokens",
+    "use_fast_tokenizer",
+)
+IGNORE = -100
+
+
+class EncodedRow(NamedTuple):
+    """A row as the model sees it, cut to cutoff_len.
+
+    `ids` and `labels` have the same length; a label is IGNORE wherever it is not trained on. `prompt` is the span of
+    `ids` that holds the user's text. `reason` says why LLaMA-Factory cannot train on the row, "" where it can.
+    """
+
+    id: str
+    ids: list[int]
+    labels: list[int]
+    prompt: tuple[int, int]
+    reason: str
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens that have a loss. The first token of a row has none: nothing predicts it."""
+        return sum(label != IGNORE for label in self.labels[1:])
+
+
+def training_options(text: str) -> dict[str, Any]:
+    """The options of the JSON text that the config gives; null means LLaMA-Factory's own default."""
+    return {key: value for key, value in json.loads(text).items() if value is not None}
+
+
+def model_identity(model: str, revision: str | None) -> dict[str, Any]:
+    """What a model is, for keys of restartable work: name and revision, or size and time of a folder's files.
+
+    Raises UserError for a path where there is no folder.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        files = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in folder.iterdir()}
+        return {"path": str(folder.resolve()), "files": files}
+    if model.startswith((".", "/", "~")) or model.count("/") > 1:
+        raise UserError(f"There is no model folder {model}.")
+    return {"name": model, "revision": revision or "main"}
+
+
+def library_versions() -> dict[str, str]:
+    """The libraries that shape weights and losses."""
+    return {name: importlib.metadata.version(name) for name in ("llamafactory", "transformers", "torch")}
+
+
+def is_local(model: str) -> bool:
+    """Whether the model is a folder, for which nothing may be asked on the net."""
+    return Path(model).is_dir()
+
+
+def encode_rows(
+    rows: Iterable[dict], training: dict[str, Any], model: str, revision: str | None = None
+) -> list[EncodedRow]:
+    """Encode dataset rows as LLaMA-Factory does for training `model` with the options `training`, in their order."""
+    if is_local(model):
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    from llamafactory.data.converter import AlpacaDatasetConverter
+    from llamafactory.data.parser import DatasetAttr
+
+    supervised = _processor(training, model, revision)
+    convert = AlpacaDatasetConverter(DatasetAttr("file", dataset_name="rows"), supervised.data_args)
+    edges = _template_edges(supervised)
+    return [_encode_row(row, convert, supervised, edges) for row in rows]
+
+
+def _processor(training: dict[str, Any], model: str, revision: str | None) -> Any:
+    """LLaMA-Factory's supervised processor with its tokenizer and template for `model`."""
+    from llamafactory.data.processor.supervised import SupervisedDatasetProcessor
+    from llamafactory.data.template import get_template_and_fix_tokenizer
+    from llamafactory.hparams import DataArguments, ModelArguments
+    from llamafactory.model import load_tokenizer
+    from transformers import HfArgumentParser
+
+    options = {key: training[key] for key in ENCODING_OPTIONS if key in training}
+    options |= {"model_name_or_path": model, "model_revision": revision or "main"}
+    try:
+        model_args, data_args = HfArgumentParser((ModelArguments, DataArguments)).parse_dict(options)
+        model_args.model_max_length = data_args.cutoff_len
+        loaded = load_tokenizer(model_args)
+        template = get_template_and_fix_tokenizer(loaded["tokenizer"], data_args)
+    except (ValueError, OSError) as error:
+        raise UserError(f"LLaMA-Factory does not accept {options}: {error}") from error
+    return SupervisedDatasetProcessor(template=template, data_args=data_args, **loaded)
+
+
+def _encode_row(row: dict, convert: Any, supervised: Any, edges: tuple[list[int], list[int]]) -> EncodedRow:
+    try:
+        columns = {name: [value] for name, value in convert(row).items()}
+        made = supervised.preprocess_dataset(columns)
+    except ValueError as error:
+        return EncodedRow(row["id"], [], [], (0, 0), f"LLaMA-Factory: {str(error)[:200]}")
+    if not made:
+        return EncodedRow(row["id"], [], [], (0, 0), "LLaMA-Factory drops it as invalid")
+    ids, labels = made["input_ids"][0], made["labels"][0]
+    cutoff = supervised.data_args.cutoff_len
+    trained = any(label != IGNORE for label in labels[1:])
+    reason = "" if trained else f"no token of the response is left within cutoff_len {cutoff}"
+    return EncodedRow(row["id"], ids, labels, _prompt_span(ids, labels, edges), reason)
+
+
+def _template_edges(supervised: Any) -> tuple[list[int], list[int]]:
+    """The tokens that the template puts before and after the user's text, whatever that text is."""
+    sources = []
+    for text in ("a", "0"):
+        messages = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+        sources.append(supervised.template.encode_multiturn(supervised.tokenizer, messages, "", "")[0][0])
+    before = _common_start(*sources)
+    after = _common_start(*(source[before:][::-1] for source in sources))
+    return sources[0][:before], sources[0][len(sources[0]) - after :]
+
+
+def _prompt_span(ids: list[int], labels: list[int], edges: tuple[list[int], list[int]]) -> tuple[int, int]:
+    """Where the user's text stands in `ids`; the whole prompt where truncation left nothing of that text.
+
+    Truncation takes the prompt's tail, the template's closing tokens first, so less than these may be there.
+    """
+    before, after = edges
+    length = next((place for place, label in enumerate(labels) if label != IGNORE), len(ids))
+    start = _common_start(ids[:length], before)
+    closing = next((n for n in range(len(after), 0, -1) if ids[start:length][-n:] == after[:n]), 0)
+    return (start, length - closing) if start < length - closing else (0, length)
+
+
+def _common_start(first: list[int], second: list[int]) -> int:
+    same = 0
+    for one, other in zip(first, second, strict=False):
+        if one != other:
+            break
+        same += 1
+    return same
+
+
+def save_tokenized(encoded: Iterable[EncodedRow], folder: Path) -> None:
+    """Write rows in the form that LLaMA-Factory's `tokenized_path` reads."""
+    from datasets import Dataset, DatasetDict
+
+    encoded = list(encoded)
+    columns = {
+        "input_ids": [row.ids for row in encoded],
+        "attention_mask": [[1] * len(row.ids) for row in encoded],
+        "labels": [row.labels for row in encoded],
+    }
+    temporary = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    DatasetDict({"train": Dataset.from_dict(columns)}).save_to_disk(str(temporary))
+    os.replace(temporary, folder)
+
+
+def launch_options(
+    training: dict[str, Any], model: str, revision: str | None, seed: int, device: str
+) -> dict[str, Any]:
+    """The options of `llamafactory-cli train`: the workflow's own, then the user's, then what fits the device.
+
+    Paths of data and output are left to the caller. Raises UserError for options that need a GPU on a CPU.
+    """
+    defaults: dict[str, Any] = {"logging_steps": 1, "overwrite_cache": True}
+    if device == "cpu":
+        needs_gpu = [key for key in ("deepspeed", "enable_liger_kernel", "bf16", "fp16") if training.get(key)]
+        if needs_gpu:
+            raise UserError(
+                f"training.{needs_gpu[0]}: not possible with execution.device: cpu; set it to false or null."
+            )
+        defaults |= {"flash_attn": "sdpa", "disable_gradient_checkpointing": True, "dataloader_pin_memory": False}
+    own = {
+        "model_name_or_path": model,
+        "model_revision": revision or "main",
+        "do_train": True,
+        "dataset": "rows",
+        "seed": seed,
+        "report_to": "none",
+        "save_strategy": "steps",
+        "save_total_limit": 1,
+        "save_only_model": False,
+        "trust_remote_code": False,
+        "use_cpu": device == "cpu",
+    }
+    return defaults | training | own
+
+
+def launch_environment(model: str, device: str, processes: int) -> dict[str, str]:
+    """The environment of LLaMA-Factory's command line. Over several machines, NNODES, NODE_RANK, MASTER_ADDR and
+    MASTER_PORT are taken from ours, as it reads them."""
+    hub = not is_local(model)
+    environment = safe_environment(keep=["HF_TOKEN"] if hub else [])
+    environment |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", "LLAMAFACTORY_VERBOSITY": "INFO"}
+    if not hub:
+        environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    if device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    if device == "cuda" or processes > 1:
+        # DeepSpeed wants torchrun for one GPU too.
+        environment |= {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": str(max(processes, 1))}
+    return environment
+
+
+def launch_command(options: Path) -> list[str]:
+    """`llamafactory-cli train` of this interpreter's environment."""
+    return [sys.executable, "-m", "llamafactory.cli", "train", str(options)]
+
+
+def deepspeed_identity(training: dict[str, Any]) -> str | None:
+    """SHA-256 of DeepSpeed's config file, None without one. Raises UserError where the file is missing."""
+    path = training.get("deepspeed")
+    if path is None:
+        return None
+    if not Path(path).is_file():
+        raise UserError(f"training.deepspeed: there is no file {path}.")
+    return sha256_file(path)
+
+
+def expected_steps(rows: int, training: dict[str, Any], batch_size: int, processes: int) -> int:
+    """Optimizer steps of a training on `rows` rows with `batch_size` rows per process."""
+    if training.get("max_steps", -1) > 0:
+        return training["max_steps"]
+    share = rows / (batch_size * processes)
+    batches = math.floor(share) if training.get("dataloader_drop_last") else math.ceil(share)
+    per_epoch = max(math.ceil(batches / training.get("gradient_accumulation_steps", 1)), 1)
+    return math.ceil(training.get("num_train_epochs", 3.0) * per_epoch)
