@@ -19,10 +19,13 @@ rule evaluate:
         python=python["evaluate"],
         device=DEVICE,
         server_python=python["score"],
+        max_num_seqs=config["execution"]["max_num_seqs"],
         gpu=GPU,
     params:
         method=METHOD["evaluate"],
         evaluation=lambda wildcards: pick(config["evaluation"]),
     shell:
-        "{resources.python} scripts/evaluate.py --checkpoint {input.checkpoint} --evaluation {params.evaluation:q}"
-        " --out {output.eval} --details {output.details} --device {resources.device} --server-python {resources.server_python} --log {log}"
+        "{resources.python} scripts/evaluate.py --checkpoint {input.checkpoint} --sha256 {input.sha256}"
+        " --evaluation {params.evaluation:q} --out {output.eval} --details {output.details}"
+        " --device {resources.device} --server-python {resources.server_python}"
+        " --max-num-seqs {resources.max_num_seqs} --log {log}"

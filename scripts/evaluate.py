@@ -31,7 +31,7 @@ from typing import Any
 from middo import opencompass, program
 from middo.benchmarks import BENCHMARKS, check_data, data_files
 from middo.child import run_child, safe_environment
-from middo.files import read_json, sha256_file, write_json
+from middo.files import read_json, read_jsonl, sha256_file, write_json
 from middo.opencompass import Measurement, answered, measurements, read_score
 from middo.program import Progress, UserError, say
 from middo.server import serving
@@ -75,6 +75,7 @@ def main(args: argparse.Namespace) -> None:
     evaluation = absolute(args.evaluation)
     engine = {"auto": "vllm" if args.device == "cuda" else "hf"}.get(args.engine, args.engine)
     check_data(evaluation["benchmarks"], evaluation["data"])
+    check_sentences(evaluation)
     asked = measurements(evaluation)
     context, answer = lengths(args.checkpoint, evaluation["max_out_len"])
 
@@ -107,6 +108,27 @@ def main(args: argparse.Namespace) -> None:
     write_json(args.out, result)
     clear_work(args.out)
     say(", ".join(f"{name}: {score:.2f} %" for name, score in scores.items()) + f"; mean {result['mean']:.2f} %")
+
+
+def check_sentences(evaluation: dict[str, Any]) -> None:
+    """Raise UserError where IFEval would count sentences or words and nltk's data for that is missing."""
+    if "IFEval_gen_3321a3" not in evaluation["benchmarks"]:
+        return
+    from nltk.data import find
+    from nltk.data import path as folders
+
+    own = Path(evaluation["data"]) / "data" / "nltk_data"
+    rows = read_jsonl(Path(data_files(["IFEval_gen_3321a3"], evaluation["data"])[0]))[: evaluation["limit"]]
+    counting = {"length_constraints:number_sentences", "change_case:capital_word_frequency"}
+    if not any(counting.intersection(row["instruction_id_list"]) for row in rows):
+        return
+    try:
+        find("tokenizers/punkt_tab/english/collocations.tab", paths=[str(own), *folders])
+    except LookupError:
+        raise UserError(
+            f"IFEval counts sentences with nltk's data `punkt_tab`, which is missing; put it at "
+            f"{own / 'tokenizers' / 'punkt_tab' / 'english'}."
+        ) from None
 
 
 def absolute(evaluation: dict[str, Any]) -> dict[str, Any]:
@@ -183,6 +205,9 @@ def run_opencompass(config: Path, run: Path, data: str | None, asked: list[Measu
     environment = {name: value for name, value in safe_environment().items() if name != "DATASET_SOURCE"}
     # A cache of its own: evaluations that run side by side would write the same files.
     environment |= OFFLINE | {"COMPASS_DATA_CACHE": data or str(work), "HF_HOME": str(work / "cache")}
+    environment["NLTK_DATA"] = os.pathsep.join(
+        [str(Path(environment["COMPASS_DATA_CACHE"]) / "data" / "nltk_data"), environment.get("NLTK_DATA", "")]
+    )
     command = [sys.executable, "-m", "opencompass.cli.main", str(config), "-w", str(work), "-r", run.name, "--debug"]
     for measurement in asked:
         note = " (its scorer wants all: no limit)" if is_whole(measurement) else ""

@@ -18,6 +18,12 @@ from middo.program import UserError
 MODEL = "checkpoint"
 # Both need no more of a prompt than this, and a server needs no more memory for its cache.
 CONTEXT = 16384
+# Who speaks in a prompt. Without it OpenCompass's backends each have a reading of their own: one adds an empty line to
+# every question, the other makes one text of all turns.
+_ROLES = {
+    "round": [{"role": "HUMAN", "api_role": "HUMAN"}, {"role": "BOT", "api_role": "BOT", "generate": True}],
+    "reserved_roles": [{"role": "SYSTEM", "api_role": "SYSTEM"}],
+}
 # In one process: each further process would spend as long on imports as a small evaluation takes.
 _ONE_PROCESS = """
 infer = dict(
@@ -191,6 +197,7 @@ def hugging_face(checkpoint: Path, device: str, batch_size: int, room: int) -> d
         },
         "tokenizer_kwargs": {"trust_remote_code": False},
         "generation_kwargs": {"do_sample": False},
+        "meta_template": _ROLES,
         "max_seq_len": room,
         "batch_size": batch_size,
         "run_cfg": {"num_gpus": int(device == "cuda")},
@@ -205,6 +212,7 @@ def server_client(checkpoint: Path, port: int, served_name: str, concurrency: in
         # OpenCompass sends other parameters to a model whose name holds o1, o3 or o4, be it a path.
         "path": served_name,
         "tokenizer_path": str(checkpoint),
+        "meta_template": _ROLES,
         "openai_api_base": f"http://127.0.0.1:{port}/v1",
         "key": "none",
         "temperature": 0.0,
