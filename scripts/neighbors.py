@@ -1,14 +1,13 @@
 """Find each row's k nearest other rows: neighbors.parquet from embeddings.npy, exactly, by inner product, with FAISS.
 
 The vectors have length 1, so the inner product is the cosine. A row's diversity is the mean cosine to its k neighbors
-(method.md, section 2). Memory grows with the rows, not with their square: rows are searched in blocks. Rows with the
-very same vector stand once in the index; among rows of equal similarity the earlier one in the dataset comes first.
+(method.md, section 2). Memory grows with the rows, not with their square: rows are searched in blocks. Among rows that
+are equally near, the earlier one in the dataset comes first.
 
     python scripts/neighbors.py --dataset dataset.jsonl --embeddings embeddings.npy --k 2 --out neighbors.parquet
 """
 
 import argparse
-import hashlib
 import os
 from pathlib import Path
 
@@ -20,6 +19,9 @@ from middo.program import Progress, UserError, say
 from middo.rows import read_dataset
 
 BLOCK = 1024
+# Candidates beyond k: the row itself, and rows as near as the k-th, so that FAISS doesn't choose among equals. Where
+# more rows than these share a vector, it does.
+SPARE = 16
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -36,11 +38,11 @@ def main(args: argparse.Namespace) -> None:
     ids = [row["id"] for row in read_dataset(args.dataset)]
     vectors = read_embeddings(args.embeddings, rows=len(ids))
     if not 1 <= args.k < len(ids):
-        raise UserError(f"--k {args.k}: {args.dataset} has {len(ids)} rows, so k must be from 1 to {len(ids) - 1}.")
-    members = same_vectors(vectors)
-    index = build_index(vectors, [group[0] for group in members], args.device)
-    say(f"{len(ids)} rows, {len(members)} different vectors, k = {args.k}, on {args.device}")
-    positions, similarity = search(index, vectors, members, args.k)
+        raise UserError(
+            f"--k {args.k}: k must be at least 1 and less than the number of rows; {args.dataset} has {len(ids)}."
+        )
+    say(f"{len(ids)} rows, k = {args.k}, on {args.device}")
+    positions, similarity = search(build_index(vectors, args.device), vectors, args.k)
     write_neighbors(args.out, ids, positions, similarity)
 
 
@@ -68,16 +70,8 @@ def read_embeddings(path: Path, rows: int) -> np.ndarray:
     return vectors
 
 
-def same_vectors(vectors: np.ndarray) -> list[list[int]]:
-    """Positions of the rows that share a vector, byte for byte; groups and members in dataset order."""
-    groups: dict[bytes, list[int]] = {}
-    for position, vector in enumerate(vectors):
-        groups.setdefault(hashlib.sha256(vector).digest(), []).append(position)
-    return list(groups.values())
-
-
-def build_index(vectors: np.ndarray, chosen: list[int], device: str) -> "faiss.Index":  # noqa: F821
-    """An exact inner-product index over the `chosen` rows of `vectors`, on all visible GPUs where device is `cuda`.
+def build_index(vectors: np.ndarray, device: str) -> "faiss.Index":  # noqa: F821
+    """An exact inner-product index over `vectors`, on all visible GPUs where device is `cuda`.
 
     Raises UserError where a GPU is wanted and none is visible: FAISS itself would quietly stay on the CPU.
     """
@@ -90,17 +84,12 @@ def build_index(vectors: np.ndarray, chosen: list[int], device: str) -> "faiss.I
         if faiss.get_num_gpus() == 0:
             raise UserError("--device cuda: FAISS sees no GPU. Use --device cpu, or make one visible.")
         index = faiss.index_cpu_to_all_gpus(index)
-    for start in range(0, len(chosen), BLOCK):
-        index.add(vectors[chosen[start : start + BLOCK]])
+    for start in range(0, len(vectors), BLOCK):
+        index.add(np.ascontiguousarray(vectors[start : start + BLOCK]))
     return index
 
 
-def search(
-    index: "faiss.Index",  # noqa: F821
-    vectors: np.ndarray,
-    members: list[list[int]],
-    k: int,
-) -> tuple[np.ndarray, np.ndarray]:
+def search(index: "faiss.Index", vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:  # noqa: F821
     """The k nearest other rows of each row.
 
     Returns their positions, int64 [rows, k], and similarity, float32 [rows, k], highest first.
@@ -111,26 +100,23 @@ def search(
     progress = Progress(rows)
     for start in range(0, rows, BLOCK):
         block = np.ascontiguousarray(vectors[start : start + BLOCK])
-        # k + 1, for the row itself is one of the groups that come back.
-        _, groups = index.search(block, min(k + 1, len(members)))
-        for offset, found in enumerate(groups):
-            row = start + offset
-            positions[row], similarity[row] = nearest(row, vectors, [members[group] for group in found], k)
+        _, found = index.search(block, min(k + SPARE, rows))
+        for row, candidates in enumerate(found, start=start):
+            positions[row], similarity[row] = nearest(row, candidates, vectors, k)
         progress.advance(len(block))
     return positions, similarity
 
 
-def nearest(row: int, vectors: np.ndarray, groups: list[list[int]], k: int) -> tuple[list[int], list[float]]:
-    """The k best of the rows in `groups`, `row` itself left out, and their similarity.
+def nearest(row: int, candidates: np.ndarray, vectors: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest of the candidates, `row` itself left out: their positions and similarity.
 
     Similarities are computed anew, in float64: how FAISS rounds depends on the device and on where in a block a vector
     stands, and then so would the order of rows that are equally near.
     """
-    # Of one group, the first k + 1 are enough, `row` perhaps among them.
-    others = [position for group in groups for position in group[: k + 1] if position != row]
+    others = candidates[candidates != row]
     values = (vectors[others].astype(np.float64) * vectors[row]).sum(axis=1).astype(np.float32)
     best = np.lexsort((others, -values))[:k]
-    return [others[place] for place in best], values[best].tolist()
+    return others[best], values[best]
 
 
 def write_neighbors(path: Path, ids: list[str], positions: np.ndarray, similarity: np.ndarray) -> None:
