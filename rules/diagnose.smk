@@ -1,5 +1,7 @@
 # The three signals of a version under its own model: losses, neighbourhoods, self-ratings.
 
+from middo.llamafactory import ENCODING_OPTIONS
+
 
 rule base_losses:
     input:
@@ -26,7 +28,7 @@ rule base_losses:
         method=METHOD["losses"],
         base_model=lambda wildcards: config["base_model"]["path"],
         revision=config["base_model"]["revision"] or "main",
-        training=lambda wildcards: pick(config["training"], "template", "cutoff_len"),
+        training=lambda wildcards: pick(config["training"], *ENCODING_OPTIONS),
     shell:
         "{resources.python} scripts/base_losses.py --dataset {input.dataset} --base-model {params.base_model}"
         " --revision {params.revision} --training {params.training:q} --known {input.known:q} --out {output}"
@@ -54,7 +56,7 @@ rule losses:
         gpu=GPU,
     params:
         method=METHOD["losses"],
-        training=lambda wildcards: pick(config["training"], "template", "cutoff_len"),
+        training=lambda wildcards: pick(config["training"], *ENCODING_OPTIONS),
     shell:
         "{resources.python} scripts/losses.py --dataset {input.dataset} --checkpoint {input.checkpoint}"
         " --training {params.training:q} --base-losses {input.base_losses} --losses {output.losses}"
@@ -112,5 +114,5 @@ rule scores:
         reading=config["quality"]["reading"],
     shell:
         "{resources.python} scripts/scores.py --dataset {input.dataset} --checkpoint {input.checkpoint}"
-        " --prompts {input.prompts} --reading {params.reading} --out {output} --device {resources.device}"
-        " --max-num-seqs {resources.max_num_seqs} --log {log}"
+        " --sha256 {input.sha256} --prompts {input.prompts} --reading {params.reading} --out {output}"
+        " --device {resources.device} --max-num-seqs {resources.max_num_seqs} --log {log}"

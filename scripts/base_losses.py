@@ -30,7 +30,7 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument("--base-model", required=True, help="folder in Hugging Face form, or name on the hub")
     made.add_argument("--revision", help="commit of a hub model")
     made.add_argument("--training", required=True, help="LLaMA-Factory's options as JSON (those of tokens)")
-    made.add_argument("--known", default="", help="base_losses.parquet of the predecessor; empty for none")
+    made.add_argument("--known", nargs="?", const="", default="", help="the predecessor's base_losses.parquet, if any")
     made.add_argument("--out", type=Path, required=True, help="base_losses.parquet to write")
     made.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     made.add_argument("--token-budget", type=int, default=32768, help="tokens of one batch, padding counted")

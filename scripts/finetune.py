@@ -69,7 +69,8 @@ def main(args: argparse.Namespace) -> None:
     started = time.monotonic()
     training = llamafactory.training_options(args.training)
     options = llamafactory.launch_options(training, args.base_model, args.revision, args.seed, args.device)
-    work = work_folder(args.checkpoint, _work_key(args, training))
+    # Beside the checkpoint: what is finished there is moved, not copied.
+    work = work_folder(args.checkpoint.with_name("finetune"), _work_key(args, training))
     with _lock(work) as lock:
         encoded = llamafactory.encode_rows(read_dataset(args.dataset), training, args.base_model, args.revision)
         kept, dropped = _split(encoded, args)
@@ -80,7 +81,7 @@ def main(args: argparse.Namespace) -> None:
         write_jsonl(args.dropped, dropped)
         report |= {"dropped": len(dropped), "seconds": round(time.monotonic() - started, 1)}
         write_json(args.report, report | {"processes": max(args.processes, 1), "base_model": args.base_model})
-    clear_work(args.checkpoint)
+    clear_work(args.checkpoint.with_name("finetune"))
 
 
 def _work_key(args: argparse.Namespace, training: dict[str, Any]) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def _measure_batch(
 
 
 def _padded(rows: Sequence[EncodedRow]) -> tuple[Any, Any, Any]:
-    """Token ids, attention mask and labels as int64 [rows, longest row]. Padding is masked, so its id is of no account."""
+    """Token ids, attention mask, labels: int64 [rows, longest row]. Padding is masked: its id is of no account."""
     import torch
 
     shape = len(rows), max(len(row.ids) for row in rows)
@@ -194,10 +194,6 @@ def _pooled(hidden: Any, rows: Sequence[EncodedRow]) -> np.ndarray:
     """Mean of the hidden states over each row's prompt span, L2-normalised, float32 [rows, hidden]."""
     import torch
 
-    means = torch.stack(
-        [
-            hidden[number, start:end].float().mean(dim=0)
-            for number, (start, end) in enumerate(row.prompt for row in rows)
-        ]
-    )
+    spans = [slice(*row.prompt) for row in rows]
+    means = torch.stack([states[span].float().mean(dim=0) for states, span in zip(hidden, spans, strict=True)])
     return torch.nn.functional.normalize(means, dim=1).cpu().numpy()

@@ -191,9 +191,7 @@ def launch_options(
     if device == "cpu":
         needs_gpu = [key for key in ("deepspeed", "enable_liger_kernel", "bf16", "fp16") if training.get(key)]
         if needs_gpu:
-            raise UserError(
-                f"training.{needs_gpu[0]}: not possible with execution.device: cpu; set it to false or null."
-            )
+            raise UserError(f"training.{needs_gpu[0]}: not possible with execution.device: cpu; set it to null.")
         defaults |= {"flash_attn": "sdpa", "disable_gradient_checkpointing": True, "dataloader_pin_memory": False}
     own = {
         "model_name_or_path": model,

@@ -1,0 +1,152 @@
+"""What tests/unit/test_forward.py asserts about, measured in one process of the train environment.
+
+.venvs/train/bin/python tests/forward_checks.py <folder of tiny_model.py> <results.npz>
+"""
+
+import dataclasses
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+import base_losses
+import losses
+
+from middo import forward, llamafactory
+from middo.rows import prompt_text, read_dataset
+
+TRAINING = {"template": "default", "cutoff_len": 64}
+
+
+def independent(model, rows) -> tuple[list[float], list[np.ndarray]]:
+    """Each row alone through transformers: its own loss, and the pooled prompt of a pass that sees only the prompt."""
+    found, pooled = [], []
+    for row in rows:
+        with torch.no_grad():
+            ids, labels = torch.tensor([row.ids]), torch.tensor([row.labels])
+            found.append(model(input_ids=ids, labels=labels).loss.item())
+            start, end = row.prompt
+            states = model(input_ids=ids[:, :end], output_hidden_states=True).hidden_states[-1][0, start:]
+        mean = states.mean(dim=0)
+        pooled.append((mean / mean.norm()).numpy())
+    return found, pooled
+
+
+def template_by_hand(tokenizer, row) -> tuple[list[int], list[int]]:
+    """Ids of the template `default` as its definition reads, and where the user's text begins and ends in them."""
+    pieces = [f"Human: {prompt_text(row)}", "</s>", "\nAssistant:", row["output"], "</s>", "\n"]
+    ids = [tokenizer.encode(piece, add_special_tokens=False) for piece in pieces]
+    offsets = tokenizer(pieces[0], add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+    start = next(place for place, (_, end) in enumerate(offsets) if end > len("Human: "))
+    return [i for piece in ids for i in piece], [start, len(ids[0])]
+
+
+def run_base_losses(tiny: Path, out: Path, *more: str) -> pl.DataFrame:
+    required = ["--dataset", tiny / "dataset.jsonl", "--base-model", tiny / "base", "--training", TRAINING_TEXT]
+    options = [*required, "--device", "cpu", "--token-budget", 256, "--out", out, *more]
+    base_losses.main(base_losses.arguments().parse_args(list(map(str, options))))
+    return pl.read_parquet(out)
+
+
+TRAINING_TEXT = '{"template": "default", "cutoff_len": 64, "deepspeed": null}'
+
+
+def counted(function):
+    """The function, and the numbers of rows of the batches it was called with."""
+    calls = []
+
+    def wrapper(model, rows, with_embeddings):
+        calls.append(len(rows))
+        return function(model, rows, with_embeddings)
+
+    return wrapper, calls
+
+
+def interrupted_then_finished(tiny: Path, work: Path, stop_after: int) -> tuple[bytes, int]:
+    """Bytes of base_losses.parquet and batches run, where a run breaks off after some batches and is repeated."""
+    original = forward._measure_batch
+    forward._measure_batch, calls = counted(original)
+
+    def breaking(model, rows, with_embeddings):
+        if len(calls) == stop_after:
+            raise InterruptedError
+        return counting(model, rows, with_embeddings)
+
+    counting, forward._measure_batch = forward._measure_batch, breaking
+    try:
+        run_base_losses(tiny, work / "base_losses.parquet")
+    except InterruptedError:
+        assert not (work / "base_losses.parquet").exists()
+    forward._measure_batch = counting
+    run_base_losses(tiny, work / "base_losses.parquet")
+    forward._measure_batch = original
+    return (work / "base_losses.parquet").read_bytes(), len(calls)
+
+
+def options_of_the_parser() -> list[str]:
+    from llamafactory.hparams.parser import _TRAIN_ARGS
+
+    return sorted({field.name for part in _TRAIN_ARGS for field in dataclasses.fields(part) if field.init})
+
+
+def main(tiny: Path, out: Path) -> None:
+    rows = read_dataset(tiny / "dataset.jsonl")
+    encoded = llamafactory.encode_rows(rows, TRAINING, str(tiny / "base"))
+    model = forward.load_causal_lm(str(tiny / "base"), None, "cpu")
+    tokenizer = llamafactory._processor(TRAINING, str(tiny / "base"), None).tokenizer
+    by_hand = [template_by_hand(tokenizer, row) for row in rows]
+    reference, pooled = independent(model, encoded)
+    saved = {"reference": reference, "pooled": pooled, "parser": options_of_the_parser()}
+    saved["same_ids"] = [row.ids == ids for row, (ids, _) in zip(encoded, by_hand, strict=True)]
+    saved["truncated"] = [len(ids) > 64 for ids, _ in by_hand]
+    saved["spans"] = [row.prompt for row in encoded]
+    saved["spans_by_hand"] = [span for _, span in by_hand]
+    saved["lengths"] = [len(row.ids) for row in encoded]
+    with tempfile.TemporaryDirectory() as folder:
+        for budget in (256, 4096):
+            work = Path(folder, str(budget))
+            work.mkdir()
+            measured = forward.measure(encoded, lambda: model, work, budget, with_embeddings=True)
+            saved[f"losses_{budget}"], saved[f"embeddings_{budget}"] = measured
+        saved |= programs(tiny, Path(folder))
+    np.savez(out, **saved)
+
+
+def programs(tiny: Path, folder: Path) -> dict:
+    """base_losses.py and losses.py as their rules run them: with a poisoned known file, interrupted, joined."""
+    forward.PART_ROWS = 32
+    whole = run_base_losses(tiny, folder / "base_losses.parquet")
+    plain, count = interrupted_then_finished(tiny, folder / "whole", stop_after=10**6)
+    broken, again = interrupted_then_finished(tiny, folder / "broken", stop_after=20)
+    poisoned = whole[:200].with_columns(loss_pre=pl.lit(99.0, pl.Float32)).sample(fraction=1.0, shuffle=True, seed=1)
+    poisoned.write_parquet(folder / "known.parquet")
+    forward._measure_batch, calls = counted(forward._measure_batch)
+    known = run_base_losses(tiny, folder / "known_used.parquet", "--known", folder / "known.parquet")
+    new_rows = sum(calls)
+    required = ["--dataset", tiny / "dataset.jsonl", "--checkpoint", tiny / "base", "--training", TRAINING_TEXT]
+    required += ["--base-losses", folder / "base_losses.parquet", "--losses", folder / "losses.parquet"]
+    options = [*required, "--embeddings", folder / "embeddings.npy", "--device", "cpu", "--token-budget", 1024]
+    losses.main(losses.arguments().parse_args(list(map(str, options))))
+    joined = pl.read_parquet(folder / "losses.parquet")
+    return {
+        "ids": joined["id"].to_list(),
+        "tokens": joined["tokens"].to_numpy(),
+        "loss_pre": joined["loss_pre"].to_numpy(),
+        "loss_post": joined["loss_post"].to_numpy(),
+        "nulls": [joined[name].null_count() for name in ("tokens", "loss_pre", "loss_post")],
+        "dtypes": [str(dtype) for dtype in joined.dtypes],
+        "embeddings": np.load(folder / "embeddings.npy"),
+        "known_loss_pre": known["loss_pre"].to_numpy(),
+        "new_rows": new_rows,
+        "same_bytes": plain == broken,
+        "batches": [count, again],
+        "work_left": (folder / ".work").exists(),
+    }
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,134 @@
+"""Losses and embeddings against an independent computation: every row alone, through plain transformers."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from heavy import tiny, train_python  # noqa: F401
+from hypothesis import given
+from hypothesis import strategies as st
+
+from middo.config import load_yaml
+from middo.files import read_jsonl
+from middo.forward import batches_of
+from middo.llamafactory import IGNORE, EncodedRow, _prompt_span
+
+
+@pytest.fixture(scope="module")
+def checks(tiny, tmp_path_factory):  # noqa: F811
+    """The arrays that tests/forward_checks.py has measured."""
+    out = tmp_path_factory.mktemp("forward") / "checks.npz"
+    done = train_python("tests/forward_checks.py", tiny, out)
+    assert done.returncode == 0, done.stdout
+    return dict(np.load(out))
+
+
+def test_tokens_are_those_of_the_template(checks):
+    assert checks["same_ids"][~checks["truncated"]].all() and 20 < (~checks["truncated"]).sum() < 239
+    assert not checks["same_ids"][checks["truncated"]].any()
+    assert checks["lengths"].max() == 64
+
+
+def test_the_prompt_span_holds_the_users_text_alone(checks):
+    whole = ~checks["truncated"]
+    assert (checks["spans"][whole] == checks["spans_by_hand"][whole]).all()
+
+
+@pytest.mark.parametrize("budget", [256, 4096])
+def test_losses_equal_each_rows_own(checks, budget):
+    losses, reference = checks[f"losses_{budget}"], checks["reference"]
+    assert losses.dtype == np.float32
+    np.testing.assert_allclose(losses[:-1], reference[:-1], rtol=1e-5)
+    assert np.isnan(losses[-1]) and np.isnan(reference[-1]), "the last row has no label"
+
+
+@pytest.mark.parametrize("budget", [256, 4096])
+def test_embeddings_equal_those_of_the_prompt_alone(checks, budget):
+    embeddings = checks[f"embeddings_{budget}"]
+    assert embeddings.dtype == np.float32 and embeddings.shape == (240, 64)
+    np.testing.assert_allclose(embeddings, checks["pooled"], atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-6)
+
+
+def test_the_budget_changes_nothing(checks):
+    np.testing.assert_allclose(checks["losses_256"], checks["losses_4096"], rtol=1e-5)
+    np.testing.assert_allclose(checks["embeddings_256"], checks["embeddings_4096"], atol=1e-5)
+
+
+def test_known_rows_are_taken_over_by_id_and_not_run(checks):
+    assert (checks["known_loss_pre"][:200] == 99).all()
+    np.testing.assert_allclose(checks["known_loss_pre"][200:-1], checks["reference"][200:-1], rtol=1e-5)
+    assert checks["new_rows"] == 39, "240 rows less 200 known less one without a label"
+
+
+def test_an_interrupted_measurement_goes_on_with_the_same_bytes(checks):
+    assert checks["same_bytes"]
+    plain, broken = checks["batches"]
+    assert plain < broken < plain + 20, "finished parts were not run again, unfinished ones were"
+    assert not checks["work_left"]
+
+
+def test_losses_join_by_id(checks, tiny):  # noqa: F811
+    assert checks["ids"].tolist() == [row["id"] for row in read_jsonl(tiny / "dataset.jsonl")]
+    assert checks["dtypes"].tolist() == ["String", "Int32", "Float32", "Float32"]
+    assert checks["nulls"].tolist() == [0, 1, 1] and checks["tokens"][-1] == 0
+    # The base model stands in for the tuned one here, so both losses are the same; other batches, other roundings.
+    np.testing.assert_allclose(checks["loss_pre"], checks["loss_post"], rtol=1e-5)
+    np.testing.assert_allclose(checks["loss_post"][:-1], checks["reference"][:-1], rtol=1e-5)
+    np.testing.assert_allclose(checks["embeddings"], checks["pooled"], atol=1e-6)
+
+
+def test_the_list_of_options_is_that_of_the_installed_llamafactory(checks):
+    options = load_yaml(ROOT / "config" / "llamafactory_options.yaml")
+    listed = [*options["set_by_the_workflow"], *options["passed_through"]]
+    assert sorted(listed) == checks["parser"].tolist()
+
+
+def row(length: int) -> EncodedRow:
+    return EncodedRow("x", [5] * length, [IGNORE] * length, (0, length), "")
+
+
+@given(lengths=st.lists(st.integers(0, 90), max_size=60), budget=st.integers(1, 400))
+def test_batches_hold_every_row_once_within_the_budget(lengths, budget):
+    rows = [row(length) for length in lengths]
+    batches = batches_of(rows, budget)
+    assert sorted(n for batch in batches for n in batch) == [n for n, length in enumerate(lengths) if length]
+    for batch in batches:
+        assert len(batch) == 1 or len(batch) * max(lengths[n] for n in batch) <= budget
+
+
+@pytest.mark.parametrize(
+    ("ids", "labels", "span"),
+    [
+        ([1, 2, 7, 8, 3, 4, 9], [IGNORE] * 6 + [9], (2, 4)),
+        # Truncated: one closing token is left, then none, then not even the user's text.
+        ([1, 2, 7, 8, 3, 9], [IGNORE] * 5 + [9], (2, 4)),
+        ([1, 2, 7, 9], [IGNORE] * 3 + [9], (2, 3)),
+        ([1, 2, 9], [IGNORE] * 2 + [9], (0, 2)),
+        ([1, 2, 7, 8, 3, 4], [IGNORE] * 6, (2, 4)),
+    ],
+)
+def test_prompt_span_under_truncation(ids, labels, span):
+    assert _prompt_span(ids, labels, ([1, 2], [3, 4])) == span
+
+
+def test_losses_need_the_same_rows(checks, tiny, tmp_path):  # noqa: F811
+    import polars as pl
+
+    pl.DataFrame(
+        {"id": ["other"], "tokens": [3], "loss_pre": [1.0]},
+        schema={"id": pl.String, "tokens": pl.Int32, "loss_pre": pl.Float32},
+    ).write_parquet(tmp_path / "base_losses.parquet")
+    done = losses_program(tiny, tmp_path)
+    assert done.returncode == 1 and "Not asked for: other" in done.stdout and "Traceback" not in done.stdout
+    assert not (tmp_path / "losses.parquet").exists()
+
+
+def losses_program(tiny: Path, out: Path) -> subprocess.CompletedProcess:  # noqa: F811
+    return train_python(
+        *["scripts/losses.py", "--dataset", tiny / "dataset.jsonl", "--checkpoint", tiny / "base", "--device", "cpu"],
+        *["--training", '{"template": "default", "cutoff_len": 64}', "--base-losses", out / "base_losses.parquet"],
+        *["--losses", out / "losses.parquet", "--embeddings", out / "embeddings.npy"],
+    )
