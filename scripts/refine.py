@@ -148,20 +148,22 @@ def ask(args: argparse.Namespace, answers: Answers, templates: dict[str, str], a
 
     Raises UserError where the endpoint refuses or stays silent, and where the key is missing.
     """
-    # Nothing is fetched from a hub, and DataDreamer's libraries must not try.
-    os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
-    say("starting DataDreamer")
-    from datadreamer import DataDreamer
-
-    from middo.teacher import Teacher, run_step
-
     # DataDreamer would answer from what it finds here, whatever the endpoint.
     folder = work_folder(args.refined, {"made by": "datadreamer"}) / "steps"
-    shutil.rmtree(folder, ignore_errors=True)
-    with served(args.access["command"], args.teacher["base_url"]) as url, DataDreamer(str(folder)):
+    if folder.exists():
+        shutil.rmtree(folder)
+    with served(args.access["command"], args.teacher["base_url"]) as url:
+        say("starting DataDreamer")
+        # Nothing is fetched from a hub, and DataDreamer's libraries must not try.
+        os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+        from datadreamer import DataDreamer
+
+        from middo.teacher import Teacher, run_step
+
         teacher = Teacher(args.teacher, args.access, url, answers)
-        rewritten = run_step(teacher, "rewrite", [action.prompt for action in actions])
-        run_step(teacher, "answer", [fill(templates["answer"], prompt=text) for text in rewritten.values() if text])
+        with DataDreamer(str(folder)):
+            rewritten = run_step(teacher, "rewrite", [action.prompt for action in actions])
+            run_step(teacher, "answer", [fill(templates["answer"], prompt=text) for text in rewritten.values() if text])
     say(f"{teacher.asked} requests answered in this run, {teacher.tokens} tokens, {teacher.retries} sent again")
 
 

@@ -85,6 +85,8 @@ class Teacher(OpenAI):
         self._writer: asyncio.Task | None = None
         queue, progress = iter(prompts), Progress(len(prompts), f"{step}s")
         async with self._client() as client:
+            # Imported by the client at first use, for longer than a short timeout.
+            _ = client.chat.completions.with_raw_response
 
             async def work() -> None:
                 for prompt in queue:

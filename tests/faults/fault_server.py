@@ -39,8 +39,9 @@ class Endpoint:
         if key not in self.attempts[prompt]:
             self.attempts[prompt].append(key)
         self.sent[key] += 1
-        kind, name = (DIRECTIVE.search(prompt) or [None, None, None])[1:3]
-        if name is None:
+        directive = DIRECTIVE.search(prompt)
+        kind, name = directive.groups() if directive else (None, None)
+        if not directive:
             draw = random.Random(f"{self.args.seed} {key}")
             name = draw.choice(TRANSPORT + CONTENT) if draw.random() < self.args.rate else None
         if kind == "once" and self.attempts[prompt][0] != key:
