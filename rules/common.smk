@@ -88,6 +88,20 @@ def env_file(kind):
     return f"../envs/{ENVS[kind]}.yaml"
 
 
+def server_python(wildcards):
+    """The interpreter of the environment `score`, from which the rule `evaluate`, in another one, starts a vLLM server.
+
+    With conda, `python` is the interpreter of a rule's own environment; that of the rule `scores` lies where Snakemake
+    puts it. Known only once Snakemake has set itself up, so this is an input function.
+    """
+    if not CONDA:
+        return python["score"]
+    environment = (
+        workflow.get_rule("scores").expand_conda_env(wildcards).get_conda_env(workflow)
+    )
+    return f"{environment.address}/bin/python"
+
+
 def of_predecessor(file):
     """An input function: `file` in the folder of the predecessor."""
     return (

@@ -18,7 +18,7 @@ rule evaluate:
     resources:
         python=python["evaluate"],
         device=DEVICE,
-        server_python=python["score"],
+        server_python=server_python,
         max_num_seqs=config["execution"]["max_num_seqs"],
         gpu=GPU,
     params:

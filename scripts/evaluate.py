@@ -118,9 +118,13 @@ def check_sentences(evaluation: dict[str, Any]) -> None:
     from nltk.data import path as folders
 
     own = Path(evaluation["data"]) / "data" / "nltk_data"
-    rows = read_jsonl(Path(data_files(["IFEval_gen_3321a3"], evaluation["data"])[0]))[: evaluation["limit"]]
+    questions = Path(data_files(["IFEval_gen_3321a3"], evaluation["data"])[0])
     counting = {"length_constraints:number_sentences", "change_case:capital_word_frequency"}
-    if not any(counting.intersection(row["instruction_id_list"]) for row in rows):
+    try:
+        asked = [set(row["instruction_id_list"]) for row in read_jsonl(questions)[: evaluation["limit"]]]
+    except (json.JSONDecodeError, KeyError) as error:
+        raise UserError(f"{questions} is not IFEval's file of questions: {error!r}.") from error
+    if not any(instructions & counting for instructions in asked):
         return
     try:
         find("tokenizers/punkt_tab/english/collocations.tab", paths=[str(own), *folders])

@@ -1,6 +1,7 @@
 """A vLLM server of our own: started on a free port of this machine, gone when the block that uses it ends."""
 
 import os
+import shutil
 import socket
 import time
 import urllib.error
@@ -28,8 +29,14 @@ def serving(
     """Serve `checkpoint` under `name` by vLLM's OpenAI-compatible server; yield its port once it answers.
 
     `python` is an interpreter that has vLLM; `context` bounds prompt and answer together, in tokens.
-    Raises UserError with the end of `log` where the server ends before it is ready.
+    Raises UserError where `python` is missing, and with the end of `log` where the server ends before it is ready.
     """
+    if shutil.which(python) is None:
+        raise UserError(
+            f"There is no interpreter {python} to start vLLM from. It belongs to the environment `score`: build that "
+            "with scripts/build_env.py, or with conda by `snakemake --sdm conda --conda-create-envs-only` for a target "
+            "that includes scores."
+        )
     port = free_port()
     command = [
         python,

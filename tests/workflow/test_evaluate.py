@@ -73,7 +73,7 @@ def run(world, out, evaluation, *more):
     command = [PYTHON, ROOT / "scripts/evaluate.py", "--checkpoint", world / "checkpoint"]
     command += ["--sha256", world / "checkpoint.sha256", "--evaluation", json.dumps(evaluation)]
     command += ["--out", out / "eval.json", "--details", out / "eval", "--log", out / "logs/evaluate.log", *more]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "SOME_API_KEY": "hidden"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
     result = out / "eval.json"
     return done.returncode, done.stdout, json.loads(result.read_text()) if result.is_file() else None
@@ -223,6 +223,13 @@ def test_a_number_is_taken_only_if_every_question_was_answered(tmp_path, result,
         return
     with pytest.raises(UserError, match=message):
         read_score(tmp_path, measurement)
+
+
+def test_ifeval_asks_for_the_data_of_its_sentence_counter(world, tmp_path):
+    row = {"key": 1, "prompt": "Speak.", "instruction_id_list": ["length_constraints:number_sentences"], "kwargs": [{}]}
+    write_jsonl(tmp_path / "data/ifeval/input_data.jsonl", [row])
+    status, said, _ = run(world, tmp_path, settings(["IFEval_gen_3321a3"], data=tmp_path))
+    assert status == 1 and str(tmp_path / "data/nltk_data/tokenizers/punkt_tab/english") in said
 
 
 @pytest.mark.parametrize(
