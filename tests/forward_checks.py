@@ -14,9 +14,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 import base_losses
+import finetune
 import losses
 
 from middo import forward, llamafactory
+from middo.program import UserError
 from middo.rows import prompt_text, read_dataset
 
 TRAINING = {"template": "default", "cutoff_len": 64}
@@ -81,8 +83,8 @@ def interrupted_then_finished(tiny: Path, work: Path, stop_after: int) -> tuple[
         run_base_losses(tiny, work / "base_losses.parquet")
     except InterruptedError:
         assert not (work / "base_losses.parquet").exists()
-    forward._measure_batch = counting
-    run_base_losses(tiny, work / "base_losses.parquet")
+        forward._measure_batch = counting
+        run_base_losses(tiny, work / "base_losses.parquet")
     forward._measure_batch = original
     return (work / "base_losses.parquet").read_bytes(), len(calls)
 
@@ -131,9 +133,12 @@ def programs(tiny: Path, folder: Path) -> dict:
     required += ["--base-losses", folder / "base_losses.parquet", "--losses", folder / "losses.parquet"]
     options = [*required, "--embeddings", folder / "embeddings.npy", "--device", "cpu", "--token-budget", 1024]
     losses.main(losses.arguments().parse_args(list(map(str, options))))
+    poisoned.write_parquet(folder / "base_losses.parquet")
     joined = pl.read_parquet(folder / "losses.parquet")
     return {
         "ids": joined["id"].to_list(),
+        "other_rows": refused(losses, options),
+        "unencodable": refused(finetune, finetune_options(tiny, folder)),
         "tokens": joined["tokens"].to_numpy(),
         "loss_pre": joined["loss_pre"].to_numpy(),
         "loss_post": joined["loss_post"].to_numpy(),
@@ -146,6 +151,22 @@ def programs(tiny: Path, folder: Path) -> dict:
         "batches": [count, again],
         "work_left": (folder / ".work").exists(),
     }
+
+
+def finetune_options(tiny: Path, folder: Path) -> list:
+    options = ["--dataset", tiny / "dataset.jsonl", "--base-model", tiny / "base", "--training", TRAINING_TEXT]
+    for name in ("checkpoint", "sha256", "report", "dropped"):
+        options += [f"--{name}", folder / "tuned" / name]
+    return [*options, "--device", "cpu"]
+
+
+def refused(program, options: list) -> str:
+    """The message with which a program refuses its work."""
+    try:
+        program.main(program.arguments().parse_args(list(map(str, options))))
+    except UserError as error:
+        return str(error)
+    raise AssertionError(f"{program.__name__} accepted {options}")
 
 
 if __name__ == "__main__":

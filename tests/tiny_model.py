@@ -30,7 +30,7 @@ def make_rows(count: int) -> list[dict]:
                 "output": "\n".join(f"{place}. {word}" for place, word in enumerate(sorted(words), start=1)),
             }
         )
-    rows.append({"instruction": "Repeat: " + "stone " * 3000, "input": "", "output": "stone " * 60})
+    rows.append({"instruction": "Repeat: " + "stone " * 9000, "input": "", "output": "stone " * 60})
     return with_ids({**row, "origin": "seed", "parents": [], "iteration": 0} for row in rows)
 
 

@@ -108,14 +108,6 @@ def test_killed_training_ends_with_the_weights_of_an_undisturbed_one(tiny, tmp_p
     assert "cutoff_len 64" in read_jsonl(whole / "dropped.jsonl")[0]["reason"]
 
 
-def test_a_row_that_cannot_be_encoded_is_named(tiny, tmp_path):  # noqa: F811
-    done = train_python(*command(tiny, tmp_path))
-    assert done.returncode == 1
-    assert read_jsonl(tiny / "dataset.jsonl")[-1]["id"] in done.stdout and "1 of 240 rows" in done.stdout
-    assert "Traceback" not in done.stdout
-    assert {path.name for path in tmp_path.iterdir()} <= {".work", "finetune.log"}
-
-
 def test_a_second_program_on_the_same_work_stops(tmp_path, monkeypatch):
     import finetune
 
