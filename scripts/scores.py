@@ -73,6 +73,8 @@ def main(args: argparse.Namespace) -> None:
         "checkpoint": checkpoint_hash(args.checkpoint, args.sha256),
         "prompts": templates,
         "reading": args.reading,
+        # Precision differs between the two.
+        "device": args.device,
         "part_rows": args.part_rows,
     }
     work = work_folder(args.out, key)
@@ -94,7 +96,9 @@ def checkpoint_hash(folder: Path, recorded: Path | None) -> str:
     return sha256_json({path.name: sha256_file(path) for path in files})
 
 
-def rate_parts(parts: dict[Path, list[dict]], rows: list[dict], templates: dict[str, str], args) -> None:
+def rate_parts(
+    parts: dict[Path, list[dict]], rows: list[dict], templates: dict[str, str], args: argparse.Namespace
+) -> None:
     """Rate the rows of every part and save it as JSON lines: id and six ratings, null where there is none."""
     if not parts:
         return
@@ -110,8 +114,7 @@ def rate_parts(parts: dict[Path, list[dict]], rows: list[dict], templates: dict[
     engine = start_engine(args, longest_prompt(rows, templates, tokenizer, chat) + longest_answer(chat))
     rater = Rater(engine, tokenizer, chat, templates, args.reading)
     for path, part in parts.items():
-        rated = rate(rater, part)
-        write_jsonl(path, rated)
+        write_jsonl(path, rate(rater, part))
         progress.advance(len(part))
 
 
@@ -236,7 +239,7 @@ def report(table: Any) -> None:
     qualities = table["quality"]
     gaps = sum(table[name].null_count() for name in RATINGS)
     if gaps:
-        say(f"{gaps} ratings of {qualities.null_count()} rows are missing: too long for the model, or not finite")
+        say(f"{gaps} ratings of {qualities.null_count()} rows are missing: prompt too long, or no finite number")
     if qualities.count() == 0:
         say("warning: no row has a quality, so none can be selected for it")
         return
