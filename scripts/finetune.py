@@ -67,6 +67,9 @@ def arguments() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     started = time.monotonic()
+    if args.device == "cpu" and args.processes > 1:
+        # transformers 4.57.6 cannot resume several processes on a CPU: they ask for a device "cpu:0".
+        raise UserError("--processes: on a CPU there can be only one.")
     training = llamafactory.training_options(args.training)
     options = llamafactory.launch_options(training, args.base_model, args.revision, args.seed, args.device)
     # Beside the checkpoint: what is finished there is moved, not copied.

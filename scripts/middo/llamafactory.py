@@ -219,7 +219,7 @@ def launch_environment(model: str, device: str, processes: int) -> dict[str, str
         environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     if device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
-    if device == "cuda" or processes > 1:
+    else:
         # DeepSpeed wants torchrun for one GPU too.
         environment |= {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": str(max(processes, 1))}
     return environment
