@@ -8,6 +8,7 @@ DataDreamer's own cache of answers is off: it ignores the endpoint and pickles w
 import asyncio
 import json
 import random
+import threading
 import time
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -52,6 +53,10 @@ class Teacher(OpenAI):
         self.asked = self.tokens = self.retries = 0
         self._told = time.monotonic()
 
+    def _create_lock(self) -> threading.Lock:
+        # DataDreamer's own leaves a file in the machine's temporary folder.
+        return threading.Lock()
+
     def __getstate__(self) -> dict[str, Any]:
         # DataDreamer hashes what a step is made of; key, store and connections are no part of that.
         return {"model_name": self.model_name}
@@ -81,8 +86,8 @@ class Teacher(OpenAI):
     async def _ask_all(self, prompts: list[str], step: str) -> None:
         """Settle all prompts. The first failure stops new requests; those under way are finished and stored first."""
         self._failed = asyncio.Event()
-        self._unwritten: list[tuple[bytes, asyncio.Future]] = []
-        self._writer: asyncio.Task | None = None
+        self._unwritten: list[bytes] = []
+        self._writing = asyncio.Lock()
         queue, progress = iter(prompts), Progress(len(prompts), f"{step}s")
         async with self._client() as client:
             # Imported by the client at first use, for longer than a short timeout.
@@ -130,24 +135,16 @@ class Teacher(OpenAI):
             self.tokens += sum(tokens_used(response))
 
     async def _keep(self, line: bytes) -> None:
-        """Return when `line` is on disk; lines that wait at the same time share one write."""
-        kept = asyncio.get_running_loop().create_future()
-        self._unwritten.append((line, kept))
-        if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write())
-        await kept
+        """Return when `line` is on disk. Lines that come while another write is under way share the next one."""
+        if not self._unwritten:
+            self._write = asyncio.create_task(self._write_next())
+        self._unwritten.append(line)
+        await asyncio.shield(self._write)
 
-    async def _write(self) -> None:
-        while self._unwritten:
-            batch, self._unwritten = self._unwritten, []
-            try:
-                await asyncio.to_thread(self.answers.add, [line for line, _ in batch])
-            except UserError as error:
-                for _, kept in batch:
-                    kept.set_exception(UserError(str(error)))
-            else:
-                for _, kept in batch:
-                    kept.set_result(None)
+    async def _write_next(self) -> None:
+        async with self._writing:
+            lines, self._unwritten = self._unwritten, []
+            await asyncio.to_thread(self.answers.add, lines)
 
     async def _send_until_answered(self, client: openai.AsyncOpenAI, request: dict[str, Any]) -> Any | None:
         """The response's body, or None where another request's failure ended the trying.
@@ -209,6 +206,13 @@ class Teacher(OpenAI):
             ) from error
 
 
+class _Ask(Prompt):
+    """DataDreamer's step, its result made at once: a lazy one is run three times, and pickled to see if it can be."""
+
+    def run(self) -> list[dict[str, str]]:
+        return list(super().run().value())
+
+
 def run_step(teacher: Teacher, step: str, prompts: list[str]) -> dict[str, str]:
     """Run one step of DataDreamer, `rewrite` or `answer`, over the distinct prompts; their texts, "" where unusable.
 
@@ -218,7 +222,7 @@ def run_step(teacher: Teacher, step: str, prompts: list[str]) -> dict[str, str]:
     if not distinct:
         return {}
     source = DataSource(f"{step} prompts", data={"prompts": distinct})
-    done = Prompt(
+    done = _Ask(
         step,
         inputs={"prompts": source.output["prompts"]},
         # One batch of all: the bound on concurrency is ours, and a batch's last reply would hold up the next batch.

@@ -5,9 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import polars as pl
@@ -239,6 +240,7 @@ def test_the_key_reaches_the_endpoint_alone(run):
 
 def test_nothing_is_left_behind_but_results_and_answers(run):
     names = {path.name for path in run["out"].iterdir()}
+    assert not list(Path(tempfile.gettempdir()).glob("Teacher-*")), "DataDreamer's lock"
     assert names == {"answers", "journal.jsonl", "logs", "refined.jsonl", "rejected.jsonl", "refine.json"}
 
 
@@ -298,28 +300,49 @@ def test_a_selection_of_other_rows_is_refused(world, tmp_path):
     assert done.returncode == 1 and "selection.parquet" in done.stderr and "Missing" in done.stderr
 
 
+# Runs the program once for each of its command lines, to import DataDreamer once only.
+SEVERAL = """
+import json, os, runpy, sys
+printed, ends = os.fdopen(os.dup(1), "w"), []
+for words in json.loads(sys.stdin.read()):
+    sys.argv = words
+    try:
+        runpy.run_path(words[0], run_name="__main__")
+        ends.append(0)
+    except SystemExit as end:
+        ends.append(end.code)
+json.dump(ends, printed)
+"""
+
+
 @pytest.fixture(scope="module")
 def refusals(world, tmp_path_factory):
-    """Runs against an endpoint that refuses everything, by status: (run, journal, folder). Side by side, for time."""
-    found, open_runs = {}, []
-    for status in ("400", "401", "404"):
-        out = tmp_path_factory.mktemp(f"refused-{status}")
-        server = endpoint(out / "journal.jsonl", "--always", status)
-        words = command(world, out, server.__enter__())
-        pipe = subprocess.PIPE
-        started = subprocess.Popen(words, cwd=ROOT, env=environment(), stdout=pipe, stderr=pipe, text=True)
-        open_runs.append((status, out, server, started))
-    for status, out, server, started in open_runs:
-        printed = "".join(started.communicate())
-        server.__exit__(None, None, None)
-        found[status] = (started.returncode, printed, read_jsonl(out / "journal.jsonl"), out)
-    return found
+    """Runs against endpoints that refuse everything, by status: (exit status, log, journal, folder)."""
+    outs = {status: tmp_path_factory.mktemp(f"refused-{status}") for status in ("400", "401", "404")}
+    with ExitStack() as stack:
+        lines = []
+        for status, out in outs.items():
+            url = stack.enter_context(endpoint(out / "journal.jsonl", "--always", status))
+            lines.append([str(word) for word in command(world, out, url)[1:]])
+        several = subprocess.run(
+            [PYTHON, "-c", SEVERAL],
+            cwd=ROOT,
+            env=environment() | {"PYTHONPATH": str(ROOT / "scripts")},
+            input=json.dumps(lines),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    return {
+        status: (end, (out / "logs" / "refine.log").read_text(), read_jsonl(out / "journal.jsonl"), out)
+        for end, (status, out) in zip(json.loads(several.stdout), outs.items(), strict=True)
+    }
 
 
 @pytest.mark.parametrize("status", ["400", "401", "404"])
 def test_a_refused_request_stops_everything_at_once(refusals, status):
-    returncode, printed, journal, out = refusals[status]
-    assert returncode == 1
+    end, printed, journal, out = refusals[status]
+    assert end == 1
     assert f"with status {status}" in printed and f"fault {status}; your key is (key)" in printed
     assert "trying again" not in printed and "Traceback" not in printed
     assert len(journal) <= CONCURRENCY and max(Counter(line["key"] for line in journal).values()) == 1
