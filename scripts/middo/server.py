@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -38,39 +39,40 @@ def serving(
             "that includes scores."
         )
     port = free_port()
-    command = [
-        python,
-        "-m",
-        "vllm.entrypoints.openai.api_server",
-        "--model",
-        str(checkpoint),
-        "--served-model-name",
-        name,
-    ]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(context)]
+    command = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(checkpoint)]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", name]
+    command += ["--max-model-len", str(context), "--max-num-seqs", str(max_num_seqs), "--disable-uvicorn-access-log"]
     # Sampling defaults that come with a model would change the answers.
-    command += ["--max-num-seqs", str(max_num_seqs), "--generation-config", "vllm", "--disable-uvicorn-access-log"]
+    command += ["--generation-config", "vllm"]
     command += ["--dtype", "bfloat16"] if device == "cuda" else CPU_OPTIONS
-    environment = safe_environment() | {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    # The commands of the server's environment come before ours.
-    environment["PATH"] = os.pathsep.join([str(Path(python).parent), environment["PATH"]])
-    if device == "cpu":
-        environment |= CPU_ENVIRONMENT
+    environment = server_environment(python, device)
     with open(log, "w", encoding="utf-8") as stream, running(command, environment, output=stream) as server:
-        started = told = time.monotonic()
-        while not answers(port):
-            if server.poll() is not None:
-                end = log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]
-                raise UserError(
-                    f"The vLLM server of {python} ended with status {server.returncode}. The end of its output:\n"
-                    + "\n".join(f"  {line}" for line in end)
-                )
-            if time.monotonic() - told > 15:
-                told = time.monotonic()
-                say(f"waiting for the vLLM server ({told - started:.0f} s)")
-            time.sleep(0.2)
-        say(f"the vLLM server is ready after {time.monotonic() - started:.0f} s")
+        wait_until_ready(server, port, python, log)
         yield port
+
+
+def server_environment(python: str, device: str) -> dict[str, str]:
+    """Environment variables of the server: no secrets, the commands of its own environment before ours."""
+    environment = safe_environment() | {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    environment["PATH"] = os.pathsep.join([str(Path(python).parent), environment["PATH"]])
+    return environment | (CPU_ENVIRONMENT if device == "cpu" else {})
+
+
+def wait_until_ready(server: subprocess.Popen, port: int, python: str, log: Path) -> None:
+    """Return once the server answers; raise UserError with the end of `log` where it ends before."""
+    started = told = time.monotonic()
+    while not answers(port):
+        if server.poll() is not None:
+            end = log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]
+            raise UserError(
+                f"The vLLM server of {python} ended with status {server.returncode}. The end of its output:\n"
+                + "\n".join(f"  {line}" for line in end)
+            )
+        if time.monotonic() - told > 15:
+            told = time.monotonic()
+            say(f"waiting for the vLLM server ({told - started:.0f} s)")
+        time.sleep(0.2)
+    say(f"the vLLM server is ready after {time.monotonic() - started:.0f} s")
 
 
 def free_port() -> int:
