@@ -56,6 +56,13 @@ METHOD = dict(
     summary=1,
 )
 
+ASPECTS = ["clarity", "completeness", "factuality"]
+RATING_PROMPTS = [
+    f"<prompts>/{aspect}_{part}.md"
+    for aspect in ASPECTS
+    for part in ("instruction", "response")
+]
+
 DEVICE = config["execution"]["device"]
 GPU = int(DEVICE == "cuda")
 

@@ -3,6 +3,9 @@
 if "demo" in config:
 
     rule demo_world:
+        input:
+            # The base model learns to rate from these, filled with samples of the world.
+            prompts=RATING_PROMPTS,
         output:
             seed="<results>/world/seed.json",
             faults="<results>/world/faults.jsonl",
@@ -20,7 +23,7 @@ if "demo" in config:
         shell:
             "{resources.python} scripts/demo/make_world.py --seed {params.seed} --rows {params.rows}"
             " --dataset {output.seed} --faults {output.faults} --heldout {output.heldout} --corpus {output.corpus}"
-            " --log {log}"
+            " --prompts {input.prompts} --log {log}"
 
     rule demo_base_model:
         input:

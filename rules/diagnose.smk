@@ -92,11 +92,7 @@ rule scores:
         dataset="<results>/{version}/dataset.jsonl",
         checkpoint=ancient("<results>/{version}/checkpoint"),
         sha256="<results>/{version}/checkpoint.sha256",
-        prompts=expand(
-            "<prompts>/{aspect}_{part}.md",
-            aspect=["clarity", "completeness", "factuality"],
-            part=["instruction", "response"],
-        ),
+        prompts=RATING_PROMPTS,
     output:
         "<results>/{version}/scores.parquet",
     log:
