@@ -1,0 +1,126 @@
+"""The pretraining text of the demo's base model: what is true in the little world, questions with answers, ratings.
+
+The base model shall know the world, be able to rate samples, and answer questions only so well that fine-tuning has
+something left to teach.
+"""
+
+import random
+from collections.abc import Iterator
+
+from demo.kinds import KINDS
+from demo.world import (
+    World,
+    answer,
+    draw_hard_question,
+    draw_question,
+    render,
+    render_unclear,
+    training_wordings,
+    word_question,
+)
+
+from middo.prompts import fill
+
+END = "</s>\n"
+
+# Documents of each sort.
+STATEMENTS = 2000
+CHATS = 24000
+RATINGS = 12000
+
+# The two wordings of each kind in which the base model meets questions; the seed dataset has all of them.
+CHAT_WORDINGS = (0, 1)
+# A kind that is rare in the seed is rare here too, against 1 for any other.
+RARE_SHARE = 0.15
+
+# Sort of sample: how often, and the lowest and highest rating for each of the six prompts.
+SAMPLES = {
+    "good": 0.45,
+    "wrong": 0.25,
+    "unclear": 0.20,
+    "hard": 0.10,
+}
+ASPECTS = ("clarity", "completeness", "factuality")
+PARTS = ("instruction", "response")
+RATING_RANGES = {
+    ("good", "instruction"): ((9, 10), (9, 10), (9, 10)),
+    ("good", "response"): ((9, 10), (9, 10), (9, 10)),
+    ("wrong", "instruction"): ((9, 10), (9, 10), (9, 10)),
+    ("wrong", "response"): ((6, 8), (3, 5), (0, 2)),
+    ("unclear", "instruction"): ((0, 3), (0, 3), (4, 7)),
+    ("unclear", "response"): ((4, 7), (1, 4), (2, 5)),
+    ("hard", "instruction"): ((8, 10), (9, 10), (9, 10)),
+}
+
+
+def corpus(world: World, rng: random.Random, templates: dict[str, str]) -> list[str]:
+    """All documents, shuffled. `templates`: the six rating prompts by name, such as `clarity_response`."""
+    documents = [*_statements(world, rng), *_chats(world, rng), *_ratings(world, rng, templates)]
+    rng.shuffle(documents)
+    return documents
+
+
+def wrong_answer(world: World, rng: random.Random, kind: str, data: tuple[str, ...], right: str) -> str:
+    """A plausible mistake: a word of the list that was not asked for, an order not reversed, another fact, a near number."""
+    while True:
+        if kind == "pick":
+            wrong = rng.choice(data[1].split())
+        elif kind == "reverse":
+            words = data[0].split()
+            wrong = " ".join(rng.sample(words, len(words)))
+        elif right.isdigit() and kind != "larger":
+            wrong = str(max(0, int(right) + rng.randint(-5, 5)))
+        elif kind == "larger":
+            wrong = min(data, key=int)
+        else:
+            wrong = KINDS[kind].solve(world, KINDS[kind].draw(world, rng))
+        if wrong != right:
+            return wrong
+
+
+def chat(prompt: str, reply: str) -> str:
+    """A question and its answer in the form of LLaMA-Factory's template `default`."""
+    return f"Human: {prompt}</s>\nAssistant:{reply}{END}"
+
+
+def _statements(world: World, rng: random.Random) -> Iterator[str]:
+    for _ in range(STATEMENTS):
+        sentences = []
+        for kind in rng.choices(sorted(KINDS), k=3):
+            question = draw_question(world, rng, kind)
+            values = dict(zip(KINDS[kind].places, question.data, strict=True))
+            sentences.append(rng.choice(KINDS[kind].statements).format(**values, answer=answer(world, question)))
+        yield " ".join(sentences) + END
+
+
+def _chats(world: World, rng: random.Random) -> Iterator[str]:
+    weights = [RARE_SHARE if KINDS[kind].rare else 1 for kind in sorted(KINDS)]
+    for kind in rng.choices(sorted(KINDS), weights, k=CHATS):
+        question = draw_question(world, rng, kind)
+        known = [wording for wording in training_wordings(world, question) if wording in CHAT_WORDINGS]
+        if known:
+            yield chat(render(question, rng.choice(known), rng), answer(world, question))
+
+
+def _ratings(world: World, rng: random.Random, templates: dict[str, str]) -> Iterator[str]:
+    for sort in rng.choices(list(SAMPLES), list(SAMPLES.values()), k=RATINGS):
+        part = "instruction" if sort == "hard" else rng.choice(PARTS)
+        place = rng.randrange(len(ASPECTS))
+        prompt, response = sample(world, rng, sort, sorted(KINDS))
+        values = {"prompt": prompt, "response": response} if part == "response" else {"prompt": prompt}
+        rating = rng.randint(*RATING_RANGES[sort, part][place])
+        yield chat(fill(templates[f"{ASPECTS[place]}_{part}"], **values), str(rating))
+
+
+def sample(world: World, rng: random.Random, sort: str, kinds: list[str]) -> tuple[str, str]:
+    """A prompt and a response of this sort (good, wrong, unclear or hard), about one of `kinds`."""
+    if sort == "hard":
+        question = draw_hard_question(world, rng, rng.choice([kind for kind in kinds if kind != "letter"]))
+        return word_question(world, rng, question), answer(world, question)
+    kind = rng.choice(kinds)
+    question = draw_question(world, rng, kind)
+    right = answer(world, question)
+    if sort == "unclear":
+        return render_unclear(world, rng, kind), right
+    reply = right if sort == "good" else wrong_answer(world, rng, kind, question.data, right)
+    return word_question(world, rng, question), reply
