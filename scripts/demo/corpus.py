@@ -61,7 +61,7 @@ def corpus(world: World, rng: random.Random, templates: dict[str, str]) -> list[
 
 
 def wrong_answer(world: World, rng: random.Random, kind: str, data: tuple[str, ...], right: str) -> str:
-    """A plausible mistake: a word of the list that was not asked for, an order not reversed, another fact, a near number."""
+    """A plausible mistake: another word of the list, an order not reversed, another fact, a number near by."""
     while True:
         if kind == "pick":
             wrong = rng.choice(data[1].split())

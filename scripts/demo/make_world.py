@@ -15,13 +15,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from demo.corpus import ASPECTS, PARTS, corpus, sample  # noqa: E402
-from demo.kinds import KINDS  # noqa: E402
-from demo.world import World, answer, draw_heldout_question, draw_question, make_world, parse, word_question  # noqa: E402
-from middo import program  # noqa: E402
-from middo.files import write_json, write_jsonl  # noqa: E402
-from middo.program import UserError, say  # noqa: E402
-from middo.prompts import read_template  # noqa: E402
+from demo.corpus import ASPECTS, PARTS, corpus, sample
+from demo.kinds import KINDS
+from demo.world import World, answer, draw_heldout_question, make_world, parse
+
+from middo import program
+from middo.files import write_json, write_jsonl
+from middo.program import UserError, say
+from middo.prompts import read_template
 
 # Share of the rows with each planted fault, wrong and unclear being the two of low quality.
 FAULT_SHARES = {"hard": 0.09, "wrong": 0.045, "unclear": 0.045}
@@ -106,9 +107,7 @@ def main(args: argparse.Namespace) -> None:
     write_jsonl(args.faults, faults)
     write_jsonl(args.heldout, heldout)
     write_jsonl(args.corpus, ({"text": document} for document in documents))
-    say(
-        f"{len(dataset)} rows with {len(faults)} planted faults, {len(heldout)} held-out questions, {len(documents)} documents"
-    )
+    say(f"{len(dataset)} rows, {len(faults)} labelled; {len(heldout)} held-out questions; {len(documents)} documents")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Train the demo's base model from scratch on the text of the little world. For the demo alone; not a part of the method.
+"""Train the demo's base model from scratch on the little world's text. For the demo alone; not a part of the method.
 
 A Llama of about one million parameters with a byte-level BPE tokenizer of its own, in the folder form of Hugging Face.
 Plain PyTorch, deterministic for a given number of threads. It takes about two minutes on two cores and starts again
@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from middo import program  # noqa: E402
-from middo.files import read_jsonl  # noqa: E402
-from middo.program import Progress, UserError, say  # noqa: E402
+from middo import program
+from middo.files import read_jsonl
+from middo.program import Progress, UserError, say
 
 if TYPE_CHECKING:
     import torch
@@ -48,7 +48,7 @@ WARMUP = 0.05
 
 
 def make_tokenizer(documents: list[str]) -> "PreTrainedTokenizerFast":
-    """A byte-level BPE of the documents: a token per digit, 10 alone being one too, so that every rating is one token."""
+    """A byte-level BPE of the documents: a token per digit; 10 alone is one too, so that every rating is one token."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -88,7 +88,7 @@ def pack(encoded: list[list[int]]) -> list[list[list[int]]]:
 
 
 def tensors(sequences: list[list[list[int]]], end: int) -> dict[str, "torch.Tensor"]:
-    """Inputs of the model and labels [sequences, longest]; documents do not see each other, positions start anew in each.
+    """Inputs of the model and labels [sequences, longest]; documents do not see each other, each starts at position 0.
 
     Of a chat only the answer has labels: its question is of no use to anyone. -100 elsewhere.
     """
