@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 from build_env import VENVS, is_built  # noqa: E402
 from middo.benchmarks import data_files  # noqa: E402
 from middo.config import check_config  # noqa: E402
+from middo.method import METHOD  # noqa: E402
 from middo.program import UserError  # noqa: E402
 from middo.versions import (
     all_versions,
@@ -41,27 +42,8 @@ wildcard_constraints:
     version=f"seed|{MADE}",
 
 
-# Raise a step's number when its meaning changes: only then do results that exist already become invalid.
-# Edits of a script that leave its meaning alone rerun nothing.
-METHOD = dict(
-    import_seed=1,
-    finetune=1,
-    losses=1,
-    neighbors=1,
-    scores=1,
-    select_rows=1,
-    refine=1,
-    assemble=1,
-    evaluate=1,
-    summary=1,
-)
-
 ASPECTS = ["clarity", "completeness", "factuality"]
-RATING_PROMPTS = [
-    f"<prompts>/{aspect}_{part}.md"
-    for aspect in ASPECTS
-    for part in ("instruction", "response")
-]
+RATING_PROMPTS = [f"<prompts>/{aspect}_{part}.md" for aspect in ASPECTS for part in ("instruction", "response")]
 
 DEVICE = config["execution"]["device"]
 GPU = int(DEVICE == "cuda")
@@ -79,13 +61,7 @@ CONDA = "conda" in str(workflow.deployment_settings.deployment_method).lower()
 # Interpreters by kind of work. Rules take them, like every setting of how a step runs, as resources: Snakemake compares
 # the shell command's text and the params, never the resources, so that changing them reruns nothing.
 python = {
-    kind: (
-        "python"
-        if CONDA
-        else (
-            sys.executable if kind == "driver" else str(VENVS / name / "bin" / "python")
-        )
-    )
+    kind: ("python" if CONDA else (sys.executable if kind == "driver" else str(VENVS / name / "bin" / "python")))
     for kind, name in ENVS.items()
 }
 
@@ -103,31 +79,23 @@ def server_python(wildcards):
     """
     if not CONDA:
         return python["score"]
-    environment = (
-        workflow.get_rule("scores").expand_conda_env(wildcards).get_conda_env(workflow)
-    )
+    environment = workflow.get_rule("scores").expand_conda_env(wildcards).get_conda_env(workflow)
     return f"{environment.address}/bin/python"
 
 
 def of_predecessor(file):
     """An input function: `file` in the folder of the predecessor."""
-    return (
-        lambda wildcards: f"results/{config['experiment']}/{predecessor(wildcards.version)}/{file}"
-    )
+    return lambda wildcards: f"results/{config['experiment']}/{predecessor(wildcards.version)}/{file}"
 
 
 def of_first(file):
     """An input function: `file` in the folder of the strategy's first iteration."""
-    return (
-        lambda wildcards: f"results/{config['experiment']}/{version_name(strategy_of(wildcards.version), 1)}/{file}"
-    )
+    return lambda wildcards: f"results/{config['experiment']}/{version_name(strategy_of(wildcards.version), 1)}/{file}"
 
 
 def signal(axis, file):
     """An input function: a signal's `file` of the predecessor, nothing where the strategy leaves the axis out."""
-    return lambda wildcards: (
-        of_predecessor(file)(wildcards) if axis in strategy(wildcards)["axes"] else []
-    )
+    return lambda wildcards: (of_predecessor(file)(wildcards) if axis in strategy(wildcards)["axes"] else [])
 
 
 def iteration(wildcards):
@@ -138,32 +106,22 @@ def iteration(wildcards):
 def strategy(wildcards):
     """The settings of the strategy that a version belongs to."""
     name = strategy_of(wildcards.version)
-    return next(
-        strategy for strategy in config["strategies"] if strategy["name"] == name
-    )
+    return next(strategy for strategy in config["strategies"] if strategy["name"] == name)
 
 
-VERSIONS = all_versions(
-    [strategy["name"] for strategy in config["strategies"]], config["iterations"]
-)
+VERSIONS = all_versions([strategy["name"] for strategy in config["strategies"]], config["iterations"])
 
 
 def pick(section, *keys):
     """A section of the config as JSON, or only some of its keys. In params behind a lambda: JSON has braces."""
-    return json.dumps(
-        {key: section[key] for key in keys or section if key in section}, sort_keys=True
-    )
+    return json.dumps({key: section[key] for key in keys or section if key in section}, sort_keys=True)
 
 
 def model_files(folder):
     """The files of a local model that programs read; empty for a model on the hub."""
     if "demo" in config and folder == DEMO_MODEL:
         return [f"{folder}/{name}" for name in DEMO_MODEL_FILES]
-    return sorted(
-        str(p)
-        for p in Path(folder).glob("*")
-        if p.suffix in {".json", ".safetensors", ".model", ".jinja"}
-    )
+    return sorted(str(p) for p in Path(folder).glob("*") if p.suffix in {".json", ".safetensors", ".model", ".jinja"})
 
 
 DEMO_MODEL = f"results/{config['experiment']}/world/base_model"
@@ -177,11 +135,7 @@ DEMO_MODEL_FILES = [
 
 onstart:
     if not CONDA:
-        missing = [
-            name
-            for kind, name in ENVS.items()
-            if kind != "driver" and not is_built(name)
-        ]
+        missing = [name for kind, name in ENVS.items() if kind != "driver" and not is_built(name)]
         if missing:
             subprocess.run(
                 [

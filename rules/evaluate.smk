@@ -5,9 +5,7 @@ rule evaluate:
     input:
         checkpoint=ancient("<results>/{version}/checkpoint"),
         sha256="<results>/{version}/checkpoint.sha256",
-        benchmarks=data_files(
-            config["evaluation"]["benchmarks"], config["evaluation"]["data"]
-        ),
+        benchmarks=data_files(config["evaluation"]["benchmarks"], config["evaluation"]["data"]),
         custom=[custom["path"] for custom in config["evaluation"]["custom"]],
     output:
         eval="<results>/{version}/eval.json",

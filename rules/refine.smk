@@ -40,10 +40,8 @@ rule refine:
     input:
         dataset=of_predecessor("dataset.jsonl"),
         selection="<results>/{version}/selection.parquet",
-        neighbors=of_predecessor("neighbors.parquet"),
-        prompts=expand(
-            "<prompts>/{step}.md", step=["simplify", "improve", "extend", "answer"]
-        ),
+        neighbors=signal("diversity", "neighbors.parquet"),
+        prompts=expand("<prompts>/{step}.md", step=["simplify", "improve", "extend", "answer"]),
     output:
         refined="<results>/{version}/refined.jsonl",
         rejected="<results>/{version}/rejected.jsonl",
@@ -74,7 +72,7 @@ rule refine:
         answers=lambda wildcards: f"results/teacher_answers/{config['experiment']}/{wildcards.version}.jsonl",
     shell:
         "{resources.python} scripts/refine.py --dataset {input.dataset} --selection {input.selection}"
-        " --neighbors {input.neighbors} --prompts {input.prompts} --overlap {params.overlap}"
+        " --neighbors {input.neighbors:q} --prompts {input.prompts} --overlap {params.overlap}"
         " --teacher {params.teacher:q} --iteration {params.iteration} --answers {params.answers}"
         " --answers-root results/teacher_answers"
         " --refined {output.refined} --rejected {output.rejected} --report {output.report}"

@@ -19,6 +19,7 @@ rule finetune:
     resources:
         python=python["train"],
         device=DEVICE,
+        save_steps=config["execution"]["save_steps"],
         gpu=GPU * config["execution"]["gpus"],
     params:
         method=METHOD["finetune"],
@@ -31,4 +32,5 @@ rule finetune:
         "{resources.python} scripts/finetune.py --dataset {input.dataset} --base-model {params.base_model}"
         " --revision {params.revision} --training {params.training:q} --seed {params.seed}"
         " --on-unencodable {params.on_unencodable} --checkpoint {output.checkpoint} --sha256 {output.sha256}"
-        " --report {output.report} --dropped {output.dropped} --device {resources.device} --processes {resources.gpu} --log {log}"
+        " --report {output.report} --dropped {output.dropped} --device {resources.device} --processes {resources.gpu}"
+        " --save-steps {resources.save_steps} --log {log}"

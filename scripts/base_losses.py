@@ -87,7 +87,7 @@ def _measure(
     measured = forward.measure(
         encoded,
         load=lambda: forward.load_causal_lm(args.base_model, args.revision, args.device),
-        work=work_folder(args.out, key),
+        work=work_folder(args.out, "losses", key),
         token_budget=args.token_budget,
         with_embeddings=False,
     )

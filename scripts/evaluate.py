@@ -80,7 +80,7 @@ def main(args: argparse.Namespace) -> None:
     context, answer = lengths(args.checkpoint, evaluation["max_out_len"])
 
     model = sha256_file(args.sha256)
-    work = work_folder(args.out, identity(evaluation, model, engine, args.device))
+    work = work_folder(args.out, "evaluate", identity(evaluation, model, engine, args.device))
     run = work / "run"
     opencompass.drop_broken(run)
     config = work / "config.py"

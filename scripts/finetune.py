@@ -5,7 +5,7 @@ the text, or truncation at cutoff_len leaves no token of the response) is an err
 `--on-unencodable drop` a line in --dropped (id, reason). Afterwards LLaMA-Factory's records of rows and optimizer steps
 are held against what the dataset calls for.
 
-Training saves its whole state every `save_steps` updates in a work folder beside the checkpoint, keyed by dataset, base
+Training saves its whole state every --save-steps updates in a work folder beside the checkpoint, keyed by dataset, base
 model, options, seed and library versions. Started again, it goes on from the last whole state and ends with the weights
 of an uninterrupted run. Only one program at a time trains in a work folder.
 
@@ -15,7 +15,7 @@ form of `sha256sum`, with paths relative to the checkpoint folder (cd checkpoint
 
     python scripts/finetune.py --dataset results/demo/seed/dataset.jsonl --base-model results/demo/world/base_model \
         --training '{"stage": "sft", "finetuning_type": "full", "template": "default", "cutoff_len": 512,
-                     "num_train_epochs": 1, "learning_rate": 0.001, "save_steps": 10}' --device cpu \
+                     "num_train_epochs": 1, "learning_rate": 0.001}' --device cpu \
         --checkpoint tuned/checkpoint --sha256 tuned/checkpoint.sha256 --report tuned/finetune.json \
         --dropped tuned/dropped.jsonl
 """
@@ -61,6 +61,7 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument("--report", type=Path, required=True, help="finetune.json to write")
     made.add_argument("--dropped", type=Path, required=True, help="dropped.jsonl to write")
     made.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
+    made.add_argument("--save-steps", type=int, default=100, help="updates between two saved states")
     made.add_argument("--processes", type=int, default=1, help="processes on this machine: one per GPU")
     return made
 
@@ -72,8 +73,9 @@ def main(args: argparse.Namespace) -> None:
         raise UserError("--processes: on a CPU there can be only one.")
     training = llamafactory.training_options(args.training)
     options = llamafactory.launch_options(training, args.base_model, args.revision, args.seed, args.device)
+    options["save_steps"] = args.save_steps
     # Beside the checkpoint: what is finished there is moved, not copied.
-    work = work_folder(args.checkpoint.with_name("finetune"), _work_key(args, training))
+    work = work_folder(args.checkpoint.with_name("finetune"), "finetune", _work_key(args, training))
     with _lock(work) as lock:
         encoded = llamafactory.encode_rows(read_dataset(args.dataset), training, args.base_model, args.revision)
         kept, dropped = _split(encoded, args)

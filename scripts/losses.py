@@ -56,7 +56,7 @@ def main(args: argparse.Namespace) -> None:
     measured = forward.measure(
         encoded,
         load=lambda: forward.load_causal_lm(str(args.checkpoint), None, args.device),
-        work=work_folder(args.losses, key),
+        work=work_folder(args.losses, "losses", key),
         token_budget=args.token_budget,
         with_embeddings=True,
     )

@@ -37,19 +37,24 @@ def arguments() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     ids = [row["id"] for row in read_dataset(args.dataset)]
     vectors = read_embeddings(args.embeddings, rows=len(ids))
-    if not 1 <= args.k < len(ids):
+    present = np.flatnonzero(vectors.any(axis=1))
+    if not 1 <= args.k < len(present):
         raise UserError(
-            f"--k {args.k}: k must be at least 1 and less than the number of rows; {args.dataset} has {len(ids)}."
+            f"--k {args.k}: k must be at least 1 and less than the number of rows with a vector; "
+            f"{args.dataset} has {len(present)}."
         )
-    say(f"{len(ids)} rows, k = {args.k}, on {args.device}")
+    say(f"{len(present)} of {len(ids)} rows have a vector, k = {args.k}, on {args.device}")
+    if len(present) < len(ids):
+        vectors = vectors[present]
     positions, similarity = search(build_index(vectors, args.device), vectors, args.k)
-    write_neighbors(args.out, ids, positions, similarity)
+    write_neighbors(args.out, ids, present, present[positions], similarity)
 
 
 def read_embeddings(path: Path, rows: int) -> np.ndarray:
     """Memory-mapped float32 [rows, hidden].
 
-    Raises UserError where type or shape differ, or a vector is not finite or not of length 1 (to 0.001).
+    A vector of zeros says that its row has none. Raises UserError where type or shape differ, or another vector is not
+    finite or not of length 1 (to 0.001).
     """
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -63,7 +68,7 @@ def read_embeddings(path: Path, rows: int) -> np.ndarray:
     for start in range(0, rows, BLOCK):
         norms = np.linalg.norm(vectors[start : start + BLOCK], axis=1)
         # Written so that NaN counts as wrong.
-        wrong = np.flatnonzero(~(np.abs(norms - 1) < 1e-3))
+        wrong = np.flatnonzero(~((np.abs(norms - 1) < 1e-3) | (norms == 0)))
         if wrong.size:
             row = start + int(wrong[0])
             raise UserError(f"{path}: the vector of row {row + 1} has the length {norms[wrong[0]]}, not 1.")
@@ -119,25 +124,27 @@ def nearest(row: int, candidates: np.ndarray, vectors: np.ndarray, k: int) -> tu
     return others[best], values[best]
 
 
-def write_neighbors(path: Path, ids: list[str], positions: np.ndarray, similarity: np.ndarray) -> None:
-    """Write neighbors.parquet: id, neighbors (ids), similarity, diversity; in dataset order."""
+def write_neighbors(path: Path, ids: list[str], present: np.ndarray, near: np.ndarray, similarity: np.ndarray) -> None:
+    """Write neighbors.parquet: id, neighbors (ids), similarity, diversity; in dataset order.
+
+    `present`: positions of the rows that have a vector, int64 [n]; `near` and `similarity`: theirs, [n, k]. The other
+    rows get nulls.
+    """
     import polars as pl
 
     names = np.array(ids, dtype=object)
-    table = pl.DataFrame(
-        {
-            "id": ids,
-            "neighbors": names[positions].tolist(),
-            "similarity": similarity.tolist(),
-            "diversity": similarity.mean(axis=1, dtype=np.float64),
-        },
-        schema={
-            "id": pl.String,
-            "neighbors": pl.List(pl.String),
-            "similarity": pl.List(pl.Float32),
-            "diversity": pl.Float32,
-        },
-    )
+    columns: dict[str, list] = {name: [None] * len(ids) for name in ("neighbors", "similarity", "diversity")}
+    for position, neighbors, values in zip(present, near, similarity, strict=True):
+        columns["neighbors"][position] = names[neighbors].tolist()
+        columns["similarity"][position] = values.tolist()
+        columns["diversity"][position] = float(values.mean(dtype=np.float64))
+    schema = {
+        "id": pl.String,
+        "neighbors": pl.List(pl.String),
+        "similarity": pl.List(pl.Float32),
+        "diversity": pl.Float32,
+    }
+    table = pl.DataFrame({"id": ids, **columns}, schema=schema)
     with atomic(path) as temporary:
         table.write_parquet(temporary)
 

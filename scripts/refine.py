@@ -58,7 +58,9 @@ def arguments() -> argparse.ArgumentParser:
     made = program.parser(__doc__)
     made.add_argument("--dataset", type=Path, required=True, help="dataset.jsonl of the predecessor")
     made.add_argument("--selection", type=Path, required=True, help="selection.parquet")
-    made.add_argument("--neighbors", type=Path, required=True, help="neighbors.parquet of the predecessor")
+    made.add_argument(
+        "--neighbors", type=program.optional_path, help="neighbors.parquet of the predecessor, where rows are sparse"
+    )
     made.add_argument(
         "--prompts", type=Path, nargs=4, required=True, metavar=("SIMPLIFY", "IMPROVE", "EXTEND", "ANSWER")
     )
@@ -97,10 +99,8 @@ def read_actions(args: argparse.Namespace, templates: dict[str, str]) -> list[Ac
     """
     rows = {row["id"]: row for row in read_dataset(args.dataset)}
     selection = pl.read_parquet(args.selection)
-    neighbors = pl.read_parquet(args.neighbors, columns=["id", "neighbors"])
     check_same_ids(rows, selection["id"].to_list(), str(args.selection))
-    check_same_ids(rows, neighbors["id"].to_list(), str(args.neighbors))
-    near = dict(neighbors.iter_rows())
+    near = _read_neighbors(args.neighbors, rows) if selection["sparse"].any() else {}
     place = {identity: number for number, identity in enumerate(rows)}
     actions = []
     for identity, origin in sorted(planned_actions(selection, args.overlap), key=lambda action: place[action[0]]):
@@ -109,6 +109,14 @@ def read_actions(args: argparse.Namespace, templates: dict[str, str]) -> list[Ac
         prompt = fill(templates[origin], prompt=prompt_text(rows[identity]), hints=quoted)
         actions.append(Action(rows[identity], origin, tuple(hints), prompt))
     return actions
+
+
+def _read_neighbors(path: Path | None, rows: dict[str, dict]) -> dict[str, list[str]]:
+    if path is None:
+        raise UserError("--neighbors is needed: some selected rows are sparse, and their neighbors are the hints.")
+    neighbors = pl.read_parquet(path, columns=["id", "neighbors"])
+    check_same_ids(rows, neighbors["id"].to_list(), str(path))
+    return dict(neighbors.iter_rows())
 
 
 def estimate(answers: Answers, settings: dict[str, Any], templates: dict[str, str], actions: list[Action]) -> Counter:
@@ -149,7 +157,7 @@ def ask(args: argparse.Namespace, answers: Answers, templates: dict[str, str], a
     Raises UserError where the endpoint refuses or stays silent, and where the key is missing.
     """
     # DataDreamer would answer from what it finds here, whatever the endpoint.
-    folder = work_folder(args.refined, {"made by": "datadreamer"}) / "steps"
+    folder = work_folder(args.refined, "refine", {"made by": "datadreamer"}) / "steps"
     if folder.exists():
         shutil.rmtree(folder)
     with served(args.access["command"], args.teacher["base_url"]) as url:

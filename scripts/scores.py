@@ -77,7 +77,7 @@ def main(args: argparse.Namespace) -> None:
         "device": args.device,
         "part_rows": args.part_rows,
     }
-    work = work_folder(args.out, key)
+    work = work_folder(args.out, "scores", key)
     parts = {
         work / f"part-{start:09d}.jsonl": rows[start : start + args.part_rows]
         for start in range(0, len(rows), args.part_rows)

@@ -25,15 +25,15 @@ END = "</s>\n"
 
 # Documents of each sort.
 STATEMENTS = 2000
-CHATS = 24000
-RATINGS = 12000
+CHATS = 30000
+RATINGS = 10000
 
 # The two wordings of each kind in which the base model meets questions; the seed dataset has all of them.
 CHAT_WORDINGS = (0, 1)
 # A kind that is rare in the seed is rare here too, against 1 for any other.
-RARE_SHARE = 0.15
+RARE_SHARE = 0.05
 
-# Sort of sample: how often, and the lowest and highest rating for each of the six prompts.
+# Sorts of rated samples and how often they come; below, the lowest and highest rating by each aspect.
 SAMPLES = {
     "good": 0.45,
     "wrong": 0.25,
@@ -42,10 +42,11 @@ SAMPLES = {
 }
 ASPECTS = ("clarity", "completeness", "factuality")
 PARTS = ("instruction", "response")
+# The prompt of a wrong sample is good; the base model shall not learn answers to hard ones.
+PARTS_RATED = {"good": PARTS, "wrong": ("response",), "unclear": PARTS, "hard": ("instruction",)}
 RATING_RANGES = {
     ("good", "instruction"): ((9, 10), (9, 10), (9, 10)),
     ("good", "response"): ((9, 10), (9, 10), (9, 10)),
-    ("wrong", "instruction"): ((9, 10), (9, 10), (9, 10)),
     ("wrong", "response"): ((6, 8), (3, 5), (0, 2)),
     ("unclear", "instruction"): ((0, 3), (0, 3), (4, 7)),
     ("unclear", "response"): ((4, 7), (1, 4), (2, 5)),
@@ -104,7 +105,7 @@ def _chats(world: World, rng: random.Random) -> Iterator[str]:
 
 def _ratings(world: World, rng: random.Random, templates: dict[str, str]) -> Iterator[str]:
     for sort in rng.choices(list(SAMPLES), list(SAMPLES.values()), k=RATINGS):
-        part = "instruction" if sort == "hard" else rng.choice(PARTS)
+        part = rng.choice(PARTS_RATED[sort])
         place = rng.randrange(len(ASPECTS))
         prompt, response = sample(world, rng, sort, sorted(KINDS))
         values = {"prompt": prompt, "response": response} if part == "response" else {"prompt": prompt}

@@ -48,16 +48,16 @@ def _words(world: "World", rng: random.Random, fewest: int, most: int) -> str:
 
 
 def _two_numbers(world: "World", rng: random.Random) -> Data:
-    return str(rng.randint(1, 12)), str(rng.randint(1, 12))
+    return str(rng.randint(1, 9)), str(rng.randint(1, 9))
 
 
 def _falling_numbers(world: "World", rng: random.Random) -> Data:
-    a = rng.randint(2, 15)
+    a = rng.randint(2, 12)
     return str(a), str(rng.randint(1, a))
 
 
 def _different_numbers(world: "World", rng: random.Random) -> Data:
-    a, b = rng.sample(range(1, 50), 2)
+    a, b = rng.sample(range(1, 21), 2)
     return str(a), str(b)
 
 
@@ -75,6 +75,7 @@ KINDS: dict[str, Kind] = {
         ),
         unclear=("Add the two numbers.", "What is {a} plus?", "Work out the total.", "Put {a} with {b} or so."),
         statements=("{a} plus {b} is {answer}.", "{a} + {b} = {answer}."),
+        fact=True,
     ),
     "difference": Kind(
         places=("a", "b"),
@@ -94,6 +95,7 @@ KINDS: dict[str, Kind] = {
             "Less {b}, maybe?",
         ),
         statements=("{a} minus {b} is {answer}.", "{a} - {b} = {answer}."),
+        fact=True,
     ),
     "larger": Kind(
         places=("a", "b"),

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import IO
 
 from middo.child import running, safe_environment
 from middo.program import UserError, say
+from middo.server import free_port
 
 # A large model takes minutes to load.
 START_SECONDS = 1800.0
@@ -47,7 +47,7 @@ def served(command: list[str] | None, base_url: str, start_seconds: float = STAR
     if command is None:
         yield base_url
         return
-    port = str(_free_port())
+    port = str(free_port())
     words = [word.replace("{port}", port) for word in command]
     words[0] = sys.executable if words[0] == "python" else words[0]
     url = base_url.replace("{port}", port)
@@ -63,12 +63,6 @@ def served(command: list[str] | None, base_url: str, start_seconds: float = STAR
             if child.poll() is None:
                 raise
             raise UserError(f"{error}\n{_end(child, output)}") from error
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 def _wait_until_up(child: subprocess.Popen, url: str, seconds: float, output: IO) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from middo.files import sha256_json
+from middo.method import METHOD
 
 
-def work_folder(output: Path, key: dict[str, Any]) -> Path:
-    """`<folder of output>/.work/<stem>-<hash of key>`, created. `key` holds what gives the output its meaning."""
-    folder = Path(output).parent / ".work" / f"{Path(output).stem}-{sha256_json(key)[:16]}"
+def work_folder(output: Path, step: str, key: dict[str, Any]) -> Path:
+    """`<folder of output>/.work/<stem>-<hash>`, created. `key` holds what gives the output of `step` its meaning."""
+    meaning = {"method": METHOD[step], **key}
+    folder = Path(output).parent / ".work" / f"{Path(output).stem}-{sha256_json(meaning)[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

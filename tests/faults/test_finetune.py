@@ -31,16 +31,15 @@ TRAINING = {
     "per_device_train_batch_size": 4,
     "gradient_accumulation_steps": 1,
     "deepspeed": None,
-    "save_steps": 4,
 }
 
 
 def command(tiny: Path, out: Path, *more: str) -> list[str]:  # noqa: F811
     return [
         *["scripts/finetune.py", "--dataset", tiny / "dataset.jsonl", "--base-model", tiny / "base"],
-        *["--training", json.dumps(TRAINING), "--seed", "7", "--device", "cpu", "--processes", "0"],
+        *["--training", json.dumps(TRAINING), "--seed", "7", "--device", "cpu", "--save-steps", "4"],
         *["--checkpoint", out / "checkpoint", "--sha256", out / "checkpoint.sha256", "--log", out / "finetune.log"],
-        *["--report", out / "finetune.json", "--dropped", out / "dropped.jsonl", *more],
+        *["--processes", "0", "--report", out / "finetune.json", "--dropped", out / "dropped.jsonl", *more],
     ]
 
 

@@ -105,6 +105,22 @@ def test_as_many_neighbors_as_there_are_other_rows(tmp_path):
     check(tmp_path, ids, vectors, 2)
 
 
+def test_a_row_without_a_vector_has_no_neighbors_and_is_none(tmp_path):
+    ids = make_dataset(tmp_path, 6)
+    vectors = unit_vectors(6, 8, seed=2)
+    vectors[3] = 0
+    assert run(tmp_path, vectors, k=2).returncode == 0
+    table = pl.read_parquet(tmp_path / "neighbors.parquet")
+    others = np.delete(vectors, 3, axis=0)
+    names = ids[:3] + ids[4:]
+    order, cosine = brute_force(others, 2)
+    assert table["id"].to_list() == ids
+    assert table.row(3)[1:] == (None, None, None)
+    rest = table.filter(pl.col("diversity").is_not_null())
+    assert rest["neighbors"].to_list() == [[names[position] for position in row] for row in order]
+    np.testing.assert_allclose(rest["diversity"], cosine.mean(axis=1), atol=1e-6)
+
+
 def with_nan(vectors):
     vectors[1, 0] = np.nan
     return vectors

@@ -156,7 +156,7 @@ def test_restart_keeps_answers_and_mmlu_is_the_mean_of_its_subjects(world, tmp_p
             path.write_text("question,one,two,three,four,B\n" * (2 + number % 2))
     evaluation = settings([GSM8K, MMLU], data=tmp_path, limit=10)
     key = evaluate.identity(evaluation, sha256_file(world / "checkpoint.sha256"), "hf", "cpu")
-    folder = work_folder(tmp_path / "eval.json", key) / "run/predictions/checkpoint"
+    folder = work_folder(tmp_path / "eval.json", "evaluate", key) / "run/predictions/checkpoint"
     folder.mkdir(parents=True)
 
     def answer_before(subset, texts):
