@@ -30,7 +30,7 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument("--base-model", required=True, help="folder in Hugging Face form, or name on the hub")
     made.add_argument("--revision", help="commit of a hub model")
     made.add_argument("--training", required=True, help="LLaMA-Factory's options as JSON (those of tokens)")
-    made.add_argument("--known", nargs="?", const="", default="", help="the predecessor's base_losses.parquet, if any")
+    program.optional_file(made, "--known", "the predecessor's base_losses.parquet, if any")
     made.add_argument("--out", type=Path, required=True, help="base_losses.parquet to write")
     made.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     made.add_argument("--token-budget", type=int, default=32768, help="tokens of one batch, padding counted")
@@ -58,11 +58,11 @@ def main(args: argparse.Namespace) -> None:
     clear_work(args.out)
 
 
-def _read_known(path: str) -> dict[str, dict[str, Any]]:
+def _read_known(path: Path | None) -> dict[str, dict[str, Any]]:
     """tokens and loss_pre by id. Raises UserError for a file that is not such a table."""
     import polars as pl
 
-    if not path:
+    if path is None:
         return {}
     table = pl.read_parquet(path)
     if table.columns != ["id", "tokens", "loss_pre"]:

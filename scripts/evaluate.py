@@ -80,7 +80,8 @@ def main(args: argparse.Namespace) -> None:
     context, answer = lengths(args.checkpoint, evaluation["max_out_len"])
 
     model = sha256_file(args.sha256)
-    work = work_folder(args.out, "evaluate", identity(evaluation, model, engine, args.device))
+    # OpenCompass works in this folder, so that its name must hold from there.
+    work = work_folder(args.out, "evaluate", identity(evaluation, model, engine, args.device)).resolve()
     run = work / "run"
     opencompass.drop_broken(run)
     config = work / "config.py"

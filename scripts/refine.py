@@ -58,9 +58,7 @@ def arguments() -> argparse.ArgumentParser:
     made = program.parser(__doc__)
     made.add_argument("--dataset", type=Path, required=True, help="dataset.jsonl of the predecessor")
     made.add_argument("--selection", type=Path, required=True, help="selection.parquet")
-    made.add_argument(
-        "--neighbors", type=program.optional_path, help="neighbors.parquet of the predecessor, where rows are sparse"
-    )
+    program.optional_file(made, "--neighbors", "neighbors.parquet of the predecessor, where rows are sparse")
     made.add_argument(
         "--prompts", type=Path, nargs=4, required=True, metavar=("SIMPLIFY", "IMPROVE", "EXTEND", "ANSWER")
     )

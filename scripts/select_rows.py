@@ -28,15 +28,11 @@ def arguments() -> argparse.ArgumentParser:
     made = program.parser(__doc__)
     made.add_argument("--dataset", type=Path, required=True, help="dataset.jsonl of the version")
     for axis, name in FILES.items():
-        made.add_argument(
-            f"--{name}", type=program.optional_path, help=f"{name}.parquet of the version, for the axis {axis}"
-        )
+        program.optional_file(made, f"--{name}", f"{name}.parquet of the version, for the axis {axis}")
     made.add_argument("--axes", nargs="+", choices=list(SIGNALS), required=True, help="axes in use")
     for axis in SIGNALS:
         made.add_argument(f"--{axis}", type=_m, default="auto", help=f"m of the {axis} axis: a number or auto")
-    made.add_argument(
-        "--first", type=program.optional_path, help="selection.json of iteration 1, whose m are taken for `auto`"
-    )
+    program.optional_file(made, "--first", "selection.json of iteration 1, whose m are taken for `auto`")
     made.add_argument("--selection", type=Path, required=True, help="selection.parquet to write")
     made.add_argument("--report", type=Path, required=True, help="selection.json to write")
     return made

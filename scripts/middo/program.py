@@ -25,9 +25,9 @@ def parser(description: str) -> argparse.ArgumentParser:
     return made
 
 
-def optional_path(text: str) -> Path | None:
-    """For an argument that a rule gives as '' where there is no file."""
-    return Path(text) if text else None
+def optional_file(made: argparse.ArgumentParser, name: str, explained: str) -> None:
+    """Add an argument for a file that there may not be: a rule then gives the name without a value."""
+    made.add_argument(name, nargs="?", type=Path, help=explained)
 
 
 def run(main: Callable[[argparse.Namespace], None], arguments: argparse.ArgumentParser, environment: str) -> None:
