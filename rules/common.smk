@@ -1,8 +1,7 @@
-# Config check, names of versions, environments: the only rules file with functions.
+# Config check, names of versions, environments, what is identity: the only rules file with functions.
 
 import json
 import os
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -16,13 +15,7 @@ from middo.benchmarks import data_files  # noqa: E402
 from middo.config import check_config  # noqa: E402
 from middo.method import METHOD  # noqa: E402
 from middo.program import UserError  # noqa: E402
-from middo.versions import (
-    all_versions,
-    iteration_of,
-    predecessor,
-    strategy_of,
-    version_name,
-)  # noqa: E402
+from middo.versions import all_versions, iteration_of, predecessor, strategy_of, version_name  # noqa: E402
 
 try:
     check_config(config)
@@ -35,6 +28,7 @@ pathvars:
     prompts=config["prompts"],
 
 
+RESULTS = f"results/{config['experiment']}"
 MADE = r"[a-z0-9][a-z0-9_-]*/iter[0-9]+"
 
 
@@ -42,8 +36,11 @@ wildcard_constraints:
     version=f"seed|{MADE}",
 
 
+VERSIONS = all_versions([strategy["name"] for strategy in config["strategies"]], config["iterations"])
 ASPECTS = ["clarity", "completeness", "factuality"]
 RATING_PROMPTS = [f"<prompts>/{aspect}_{part}.md" for aspect in ASPECTS for part in ("instruction", "response")]
+DEMO_MODEL = f"{RESULTS}/world/base_model"
+DEMO_MODEL_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 
 DEVICE = config["execution"]["device"]
 GPU = int(DEVICE == "cuda")
@@ -60,10 +57,10 @@ ENVS = dict(
 CONDA = "conda" in str(workflow.deployment_settings.deployment_method).lower()
 # Interpreters by kind of work. Rules take them, like every setting of how a step runs, as resources: Snakemake compares
 # the shell command's text and the params, never the resources, so that changing them reruns nothing.
-python = {
-    kind: ("python" if CONDA else (sys.executable if kind == "driver" else str(VENVS / name / "bin" / "python")))
-    for kind, name in ENVS.items()
-}
+if CONDA:
+    python = dict.fromkeys(ENVS, "python")
+else:
+    python = {kind: str(VENVS / name / "bin" / "python") for kind, name in ENVS.items()} | {"driver": sys.executable}
 
 
 def env_file(kind):
@@ -85,17 +82,17 @@ def server_python(wildcards):
 
 def of_predecessor(file):
     """An input function: `file` in the folder of the predecessor."""
-    return lambda wildcards: f"results/{config['experiment']}/{predecessor(wildcards.version)}/{file}"
+    return lambda wildcards: f"{RESULTS}/{predecessor(wildcards.version)}/{file}"
 
 
 def of_first(file):
     """An input function: `file` in the folder of the strategy's first iteration."""
-    return lambda wildcards: f"results/{config['experiment']}/{version_name(strategy_of(wildcards.version), 1)}/{file}"
+    return lambda wildcards: f"{RESULTS}/{version_name(strategy_of(wildcards.version), 1)}/{file}"
 
 
 def signal(axis, file):
     """An input function: a signal's `file` of the predecessor, nothing where the strategy leaves the axis out."""
-    return lambda wildcards: (of_predecessor(file)(wildcards) if axis in strategy(wildcards)["axes"] else [])
+    return lambda wildcards: of_predecessor(file)(wildcards) if axis in strategy(wildcards)["axes"] else []
 
 
 def iteration(wildcards):
@@ -109,14 +106,6 @@ def strategy(wildcards):
     return next(strategy for strategy in config["strategies"] if strategy["name"] == name)
 
 
-VERSIONS = all_versions([strategy["name"] for strategy in config["strategies"]], config["iterations"])
-
-
-def pick(section, *keys):
-    """A section of the config as JSON, or only some of its keys. In params behind a lambda: JSON has braces."""
-    return json.dumps({key: section[key] for key in keys or section if key in section}, sort_keys=True)
-
-
 def model_files(folder):
     """The files of a local model that programs read; empty for a model on the hub."""
     if "demo" in config and folder == DEMO_MODEL:
@@ -124,35 +113,33 @@ def model_files(folder):
     return sorted(str(p) for p in Path(folder).glob("*") if p.suffix in {".json", ".safetensors", ".model", ".jinja"})
 
 
-DEMO_MODEL = f"results/{config['experiment']}/world/base_model"
-DEMO_MODEL_FILES = [
-    "config.json",
-    "model.safetensors",
-    "tokenizer.json",
-    "tokenizer_config.json",
-]
+def pick(section, *keys):
+    """A section of the config as JSON, or only some of its keys. In params behind a lambda: JSON has braces."""
+    return json.dumps({key: section[key] for key in keys or section if key in section}, sort_keys=True)
+
+
+# What is asked of the teacher; and how it is reached, which changes none of its answers.
+TEACHER_IDENTITY = ["model", "base_url", "temperature", "top_p", "max_tokens", "attempts"]
+TEACHER_ACCESS = pick(config["teacher"], "api_key_env", "max_concurrency", "timeout", "max_retries", "command")
+
+
+def identity(wildcards):
+    """The settings that gave a made version its content, as JSON for its manifest."""
+    steps = ("finetune", "losses", "neighbors", "scores", "select_rows", "refine", "assemble")
+    settings = {
+        **{key: config[key] for key in ("base_model", "dataset", "training", "seed", "overlap")},
+        **{axis: config[axis] for axis in strategy(wildcards)["axes"]},
+        "teacher": {key: config["teacher"][key] for key in TEACHER_IDENTITY},
+        "method": {step: METHOD[step] for step in steps},
+    }
+    return json.dumps(settings, sort_keys=True)
 
 
 onstart:
-    if not CONDA:
-        missing = [name for kind, name in ENVS.items() if kind != "driver" and not is_built(name)]
-        if missing:
-            subprocess.run(
-                [
-                    sys.executable,
-                    f"{workflow.basedir}/scripts/build_env.py",
-                    *missing,
-                ],
-                check=True,
-            )
-
-
-# How the teacher is reached, which changes none of its answers.
-TEACHER_ACCESS = pick(
-    config["teacher"],
-    "api_key_env",
-    "max_concurrency",
-    "timeout",
-    "max_retries",
-    "command",
-)
+    key = config["teacher"]["api_key_env"]
+    if key and not os.environ.get(key) and config["iterations"]:
+        print(f"warning: {key} (teacher.api_key_env) is not set; refining will stop there.", file=sys.stderr)
+    missing = [name for kind, name in ENVS.items() if kind != "driver" and not CONDA and not is_built(name)]
+    builder = [sys.executable, f"{workflow.basedir}/scripts/build_env.py", *missing]
+    if missing and subprocess.run(builder).returncode:
+        raise WorkflowError(f"The environments {', '.join(missing)} could not be built; see above.")

@@ -58,15 +58,7 @@ rule refine:
     params:
         method=METHOD["refine"],
         overlap=config["overlap"],
-        teacher=lambda wildcards: pick(
-            config["teacher"],
-            "model",
-            "base_url",
-            "temperature",
-            "top_p",
-            "max_tokens",
-            "attempts",
-        ),
+        teacher=lambda wildcards: pick(config["teacher"], *TEACHER_IDENTITY),
         iteration=iteration,
         # Answers outlive the results that they were asked for, and serve every experiment.
         answers=lambda wildcards: f"results/teacher_answers/{config['experiment']}/{wildcards.version}.jsonl",
@@ -102,8 +94,9 @@ rule assemble:
         method=METHOD["assemble"],
         overlap=config["overlap"],
         iteration=iteration,
+        settings=identity,
     shell:
         "{resources.python} scripts/assemble.py --predecessor {input.dataset}"
         " --selection {input.selection} --selection-report {input.selected} --refined {input.refined}"
         " --rejected {input.rejected} --refine-report {input.refine} --overlap {params.overlap}"
-        " --iteration {params.iteration} --dataset {output.dataset} --manifest {output.manifest} --log {log}"
+        " --iteration {params.iteration} --settings {params.settings:q} --dataset {output.dataset} --manifest {output.manifest} --log {log}"

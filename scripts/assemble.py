@@ -10,6 +10,7 @@ Kept rows come first, in the predecessor's order, then the new ones. Writes data
 """
 
 import argparse
+import json
 from pathlib import Path
 
 import polars as pl
@@ -32,6 +33,9 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument("--refine-report", type=Path, required=True, help="refine.json")
     made.add_argument("--overlap", choices=["both", "complexity_first"], default="both", help="rows both hard and low")
     made.add_argument("--iteration", type=int, required=True, help="number of the version that is made")
+    made.add_argument(
+        "--settings", type=json.loads, default={}, help="what shaped the version, as JSON, for the manifest"
+    )
     made.add_argument("--dataset", type=Path, required=True, help="dataset.jsonl to write")
     made.add_argument("--manifest", type=Path, required=True, help="manifest.json to write")
     return made
@@ -68,7 +72,11 @@ def main(args: argparse.Namespace) -> None:
         args.manifest,
         args.dataset,
         merged,
-        settings={"overlap": args.overlap, "axes": {axis: found["m"] for axis, found in selected["axes"].items()}},
+        settings={
+            **args.settings,
+            "overlap": args.overlap,
+            "m": {axis: f["m"] for axis, f in selected["axes"].items()},
+        },
         predecessor_sha256=sha256_file(args.predecessor),
         made_from={
             path.name: sha256_file(path) for path in (args.selection, args.refined, args.rejected, args.refine_report)
