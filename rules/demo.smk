@@ -2,6 +2,10 @@
 
 if "demo" in config:
 
+    # The teacher must know the right answers of this very world.
+    if config["teacher"]["model"] != f"little-world-{config['demo']['seed']}":
+        raise WorkflowError(f"teacher.model: must be little-world-{config['demo']['seed']}, after demo.seed.")
+
     rule demo_world:
         input:
             # The base model learns to rate from these, filled with samples of the world.
