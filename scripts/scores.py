@@ -59,7 +59,7 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, required=True, help="scores.parquet")
     made.add_argument("--device", choices=list(ENVIRONMENTS), default="cpu")
     made.add_argument("--max-num-seqs", type=int, default=256, help="prompts that the engine holds at a time")
-    made.add_argument("--part-rows", type=int, default=512, help="rows rated between two saves")
+    made.add_argument("--part-rows", type=int, default=256, help="rows rated between two saves")
     return made
 
 

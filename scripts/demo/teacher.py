@@ -9,7 +9,7 @@ program that started it is gone. Standard library only.
     curl localhost:8123/v1/chat/completions -d '{"model": "little-world-1", "messages": [{"role": "user",
         "content": "What is 3 plus 4?"}]}'
 
-`--journal` names a file that gets a line per answered request, the SHA-256 of its body: tests count with it.
+`--journal` names a file that gets a line per answered request, its idempotency key: tests count with it.
 """
 
 import argparse
@@ -109,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
         time.sleep(self.delay)
         if self.journal:
             with open(self.journal, "a", encoding="utf-8") as stream:
-                stream.write(hashlib.sha256(body).hexdigest() + "\n")
+                stream.write(f"{self.headers.get('Idempotency-Key')}\n")
         self._send(200, completion)
 
     def _send(self, status: int, value: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ DEMO = ["--configfile", "config/demo.yaml", "--cores", "2"]
 # The moment of each kill: when these files exist, the step in question has done a part of its work.
 MOMENTS = {
     "training": "results/demo/seed/.work/finetune*/**/checkpoint-*/trainer_state.json",
-    "scoring": "results/demo/seed/.work/scores*/*",
+    "scoring": "results/demo/seed/.work/scores*/part-*",
     "refining": "results/teacher_answers/demo/middo/iter1.jsonl",
 }
 
@@ -44,6 +44,9 @@ def answered(found: list[Path]) -> bool:
 
 def test_killed_three_times_the_demo_ends_with_the_same_bytes(demo, tmp_path):
     folder = make_checkout(tmp_path / "checkout")
+    config = folder / "config/demo.yaml"
+    journal = folder / "journal.txt"
+    config.write_text(config.read_text().replace('--port, "{port}"', f'--journal, {journal}, --port, "{{port}}"'))
     run_until(folder, MOMENTS["training"])
     run_until(folder, MOMENTS["scoring"])
     run_until(folder, MOMENTS["refining"], answered)
@@ -53,12 +56,16 @@ def test_killed_three_times_the_demo_ends_with_the_same_bytes(demo, tmp_path):
 
     complete = before[: before.rfind(b"\n") + 1]
     assert store.read_bytes().startswith(complete), "what was answered before the kill is kept as it was"
-    keys = Counter(
+    asked = Counter(journal.read_text().split())
+    stored = [
         json.loads(line)["key"]
         for path in (folder / "results/teacher_answers").rglob("*.jsonl")
         for line in path.read_text(encoding="utf-8").splitlines()
-    )
-    assert max(keys.values()) == 1, "no answered request was asked again"
+    ]
+    assert len(set(stored)) == len(stored) and set(stored) == set(asked)
+    for line in complete.splitlines():
+        assert asked[json.loads(line)["key"]] == 1, "an answered request was asked again"
+    assert sum(asked.values()) - len(asked) <= 8, "asked twice: at most what was under way at the kill"
 
     # From scratch, another folder, three kills: still the bytes of the undisturbed run.
     compared = 0
