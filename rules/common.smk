@@ -43,7 +43,12 @@ DEMO_MODEL = f"{RESULTS}/world/base_model"
 DEMO_MODEL_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
 
 DEVICE = config["execution"]["device"]
-GPU = int(DEVICE == "cuda")
+GPUS = config["execution"]["gpus"] if DEVICE == "cuda" else 0
+# A cluster gives each job GPUs of its own. On one machine every job sees all of them, so each step takes all: two that
+# run at once would fill the same one.
+ONE_GPU = GPUS if workflow.local_exec else min(GPUS, 1)
+if GPUS and workflow.local_exec and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", GPUS)
 
 # Environments by kind of work; vLLM's pins differ on a CPU.
 ENVS = dict(

@@ -23,7 +23,7 @@ rule base_losses:
         python=python["train"],
         device=DEVICE,
         token_budget=config["execution"]["token_budget"],
-        gpu=GPU,
+        gpu=ONE_GPU,
     params:
         method=METHOD["losses"],
         base_model=lambda wildcards: config["base_model"]["path"],
@@ -53,7 +53,7 @@ rule losses:
         python=python["train"],
         device=DEVICE,
         token_budget=config["execution"]["token_budget"],
-        gpu=GPU,
+        gpu=ONE_GPU,
     params:
         method=METHOD["losses"],
         training=lambda wildcards: pick(config["training"], *ENCODING_OPTIONS),
@@ -78,7 +78,7 @@ rule neighbors:
     resources:
         python=python["neighbors"],
         device=DEVICE,
-        gpu=GPU,
+        gpu=ONE_GPU,
     params:
         method=METHOD["neighbors"],
         k=config["diversity"]["k"],
@@ -104,7 +104,7 @@ rule scores:
         python=python["score"],
         device=DEVICE,
         max_num_seqs=config["execution"]["max_num_seqs"],
-        gpu=GPU,
+        gpu=ONE_GPU,
     params:
         method=METHOD["scores"],
         reading=config["quality"]["reading"],

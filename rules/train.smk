@@ -20,7 +20,7 @@ rule finetune:
         python=python["train"],
         device=DEVICE,
         save_steps=config["execution"]["save_steps"],
-        gpu=GPU * config["execution"]["gpus"],
+        gpu=GPUS,
     params:
         method=METHOD["finetune"],
         base_model=lambda wildcards: config["base_model"]["path"],

@@ -195,8 +195,12 @@ def _tail(log: Path | None) -> str:
 
 
 def _steps(args: argparse.Namespace, options: dict[str, Any], rows: int, batch_size: int) -> int:
-    processes = max(args.processes, 1) * int(os.environ.get("NNODES", "1"))
-    return llamafactory.expected_steps(rows, options, batch_size, processes)
+    return llamafactory.expected_steps(rows, options, batch_size, _world_size(args))
+
+
+def _world_size(args: argparse.Namespace) -> int:
+    """Processes of this training on all machines."""
+    return max(args.processes, 1) * int(os.environ.get("NNODES", "1"))
 
 
 def _check(args: argparse.Namespace, options: dict[str, Any], kept: list[EncodedRow], run: Path) -> dict[str, Any]:
@@ -217,6 +221,9 @@ def _check(args: argparse.Namespace, options: dict[str, Any], kept: list[Encoded
     return {
         "rows": len(kept),
         "steps": steps,
+        "rows_per_update": state["train_batch_size"]
+        * options.get("gradient_accumulation_steps", 1)
+        * _world_size(args),
         "final_loss": losses[-1][1] if losses else None,
         "mean_loss": total / losses[-1][0] if losses else None,
     }

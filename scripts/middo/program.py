@@ -48,6 +48,9 @@ def run(main: Callable[[argparse.Namespace], None], arguments: argparse.Argument
 
 def _show_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """What nobody foresaw: the whole traceback, on the terminal too; Python then exits with status 1."""
+    if issubclass(kind, KeyboardInterrupt):
+        say("interrupted; what was finished is kept")
+        return
     say("unexpected error:\n" + "".join(traceback.format_exception(kind, error, trace)))
 
 
