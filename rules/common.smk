@@ -40,7 +40,15 @@ VERSIONS = all_versions([strategy["name"] for strategy in config["strategies"]],
 ASPECTS = ["clarity", "completeness", "factuality"]
 RATING_PROMPTS = [f"<prompts>/{aspect}_{part}.md" for aspect in ASPECTS for part in ("instruction", "response")]
 DEMO_MODEL = f"{RESULTS}/world/base_model"
-DEMO_MODEL_FILES = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+# All that lies there, as model_files would list it.
+DEMO_MODEL_FILES = [
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+]
 
 DEVICE = config["execution"]["device"]
 GPUS = config["execution"]["gpus"] if DEVICE == "cuda" else 0

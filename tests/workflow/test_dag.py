@@ -9,6 +9,8 @@ import pytest
 import yaml
 from conftest import snakemake
 
+from middo.benchmarks import BENCHMARKS, data_files
+
 CONFIG = "config/demo.yaml"
 FROM_ITER1 = {"select_rows", "refine", "assemble"}
 MODEL = {"finetune", "losses", "neighbors", "scores", "evaluate"}
@@ -50,13 +52,26 @@ def test_m_of_an_axis_invalidates_selections_and_what_follows(demo_copy, axis):
     assert not {"import_seed", "demo_world", "demo_base_model"} & plan.keys()
 
 
-def test_a_rating_prompt_invalidates_scores_but_no_training_of_the_seed(demo_copy):
+def test_a_prompt_of_the_teacher_invalidates_refining_and_what_follows(demo_copy):
     prompt = demo_copy / "config/prompts/simplify.md"
     prompt.write_text(prompt.read_text() + "\nBe brief.\n")
     plan = planned(demo_copy)
     assert plan["refine"] == plan["assemble"] == plan["finetune"] == 3
     # The first selection does not depend on the teacher's prompts.
     assert plan["select_rows"] == 2 and plan["scores"] == 2 and "import_seed" not in plan
+
+
+def test_a_rating_prompt_invalidates_scores_and_what_follows(demo_copy):
+    # The demo's base model learns from these prompts; one that is there already does not change.
+    config = yaml.safe_load((demo_copy / CONFIG).read_text())
+    del config["demo"]
+    (demo_copy / CONFIG).write_text(yaml.safe_dump(config))
+    assert planned(demo_copy) == {}
+    prompt = demo_copy / "config/prompts/clarity_response.md"
+    prompt.write_text(prompt.read_text() + "Be strict.\n")
+    plan = planned(demo_copy)
+    assert plan["scores"] == plan["select_rows"] == plan["refine"] == plan["finetune"] == 3
+    assert plan["losses"] == plan["neighbors"] == 2
 
 
 def test_a_training_option_retrains_every_version(demo_copy):
@@ -162,14 +177,9 @@ def test_an_ablation_shares_the_seed(demo_copy):
 
 def test_an_experiment_of_the_paper_can_be_planned(checkout):
     """From an own dataset and benchmarks' data to the summary; the base model's name is only looked up when it runs."""
-    from middo.benchmarks import BENCHMARKS
-
-    for benchmark in BENCHMARKS.values():
-        for file in benchmark.files:
-            path = checkout / "data/benchmarks/data" / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-    (checkout / "data").mkdir(exist_ok=True)
+    for file in data_files(BENCHMARKS, "data/benchmarks"):
+        (checkout / file).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / file).touch()
     (checkout / "data/alpaca.json").write_text("[]")
     shown = snakemake(checkout, "--configfile", "config/llama-alpaca.yaml", "-n").stdout
     assert re.search(r"^finetune +4$", shown, flags=re.MULTILINE)
