@@ -33,3 +33,7 @@ def test_evaluate_finds_the_interpreter_of_the_score_environment(checkout, conda
     shown = snakemake(checkout, *conda, "-n", "-p", "results/demo/seed/eval.json").stdout
     assert f"--server-python {checkout}/{folder}/bin/python " in shown
     assert "\nShell command: python scripts/evaluate.py" in shown
+
+
+def test_switching_to_conda_reruns_nothing(demo, conda):
+    assert "Nothing to be done" in snakemake(demo, *conda, "-n").stdout
