@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from middo import forward, llamafactory, program
-from middo.files import atomic, sha256_file
+from middo.files import atomic
 from middo.llamafactory import EncodedRow
 from middo.program import UserError, say
 from middo.rows import read_dataset
@@ -75,15 +75,7 @@ def _measure(
 ) -> list[tuple[EncodedRow, float | None]]:
     """The new rows, encoded, each with its loss; None without response tokens."""
     encoded = llamafactory.encode_rows(new, training, args.base_model, args.revision)
-    key = {
-        "dataset": sha256_file(args.dataset),
-        "rows": [row["id"] for row in new],
-        "model": llamafactory.model_identity(args.base_model, args.revision),
-        "training": training,
-        "device": args.device,
-        "token_budget": args.token_budget,
-        "libraries": llamafactory.library_versions(),
-    }
+    key = forward.identity(args, training, args.base_model, args.revision) | {"rows": [row["id"] for row in new]}
     measured = forward.measure(
         encoded,
         load=lambda: forward.load_causal_lm(args.base_model, args.revision, args.device),

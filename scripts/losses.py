@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from middo import forward, llamafactory, program
-from middo.files import atomic, sha256_file
+from middo.files import atomic
 from middo.llamafactory import EncodedRow
 from middo.program import UserError
 from middo.rows import check_same_ids, read_dataset
@@ -45,14 +45,7 @@ def main(args: argparse.Namespace) -> None:
     training = llamafactory.training_options(args.training)
     encoded = llamafactory.encode_rows(read_dataset(args.dataset), training, str(args.checkpoint))
     loss_pre = _read_base_losses(args.base_losses, encoded)
-    key = {
-        "dataset": sha256_file(args.dataset),
-        "model": llamafactory.model_identity(str(args.checkpoint), None),
-        "training": training,
-        "device": args.device,
-        "token_budget": args.token_budget,
-        "libraries": llamafactory.library_versions(),
-    }
+    key = forward.identity(args, training, str(args.checkpoint))
     measured = forward.measure(
         encoded,
         load=lambda: forward.load_causal_lm(str(args.checkpoint), None, args.device),

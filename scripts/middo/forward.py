@@ -6,14 +6,15 @@ Finished parts are kept in a work folder; which rows form a batch depends on row
 """
 
 import os
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from middo.files import atomic
-from middo.llamafactory import IGNORE, EncodedRow, is_local
+from middo.files import atomic, sha256_file
+from middo.llamafactory import IGNORE, EncodedRow, is_local, library_versions, model_identity
 from middo.program import Progress, UserError, say
 
 PART_ROWS = 512
@@ -27,6 +28,18 @@ class Measured(NamedTuple):
 
     losses: np.ndarray
     embeddings: np.ndarray | None
+
+
+def identity(args: Namespace, training: dict[str, Any], model: str, revision: str | None = None) -> dict[str, Any]:
+    """What a measurement depends on, for the key of its work folder; `args`: dataset, device, token_budget."""
+    return {
+        "dataset": sha256_file(args.dataset),
+        "model": model_identity(model, revision),
+        "training": training,
+        "device": args.device,
+        "token_budget": args.token_budget,
+        "libraries": library_versions(),
+    }
 
 
 def batches_of(rows: Sequence[EncodedRow], token_budget: int) -> list[list[int]]:
