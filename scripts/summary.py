@@ -13,6 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from middo import program
+from middo.benchmarks import BENCHMARKS
 from middo.files import atomic, read_json, read_jsonl
 from middo.thresholds import COLUMN
 
@@ -49,19 +50,26 @@ def main(args: argparse.Namespace) -> None:
     table = table.with_columns(best=pl.int_range(pl.len()) == best)
     with atomic(args.out) as temporary:
         table.write_csv(temporary, float_precision=2)
-    shown = table.with_columns(best=pl.when("best").then(pl.lit("best")).otherwise(pl.lit("")))
+    show(table)
+    winner = table.row(best, named=True)
+    program.say(f"best: {winner['version']}, mean {winner['mean']:.2f} ({args.out})")
+
+
+def show(table: pl.DataFrame) -> None:
+    """Print the table, the benchmarks by the short names that people use."""
+    short = {name: benchmark.folder for name, benchmark in BENCHMARKS.items() if name in table.columns}
+    marks = pl.when("best").then(pl.lit("best")).otherwise(pl.lit(""))
+    shown = table.with_columns(best=marks).rename({"best": " ", **short})
     with pl.Config(
         tbl_rows=-1,
         tbl_cols=-1,
         tbl_hide_column_data_types=True,
         tbl_hide_dataframe_shape=True,
         float_precision=2,
-        tbl_width_chars=200,
+        tbl_width_chars=-1,
         tbl_formatting="ASCII_MARKDOWN",
     ):
-        program.say("\n" + str(shown.rename({"best": " "})).replace("null", "    "))
-    winner = table.row(best, named=True)
-    program.say(f"best: {winner['version']}, mean {winner['mean']:.2f} ({args.out})")
+        program.say("\n" + str(shown).replace("null", "    "))
 
 
 if __name__ == "__main__":
