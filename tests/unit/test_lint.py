@@ -31,6 +31,11 @@ def test_every_program_explains_itself(script):
     assert "usage:" in done.stdout and f"scripts/{script.name}" in done.stdout, "an example of its use"
 
 
+def test_the_gate_runs_the_command_that_the_readme_names():
+    command = (ROOT / ".ci" / "run").read_text().splitlines()[-1]
+    assert command.endswith("-m pytest tests") and f"\n    {command}\n" in (ROOT / "README.md").read_text()
+
+
 def test_pins_of_the_driver_are_written_alike():
     from middo.environment import pins
 
