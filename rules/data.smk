@@ -20,6 +20,6 @@ rule import_seed:
         format=config["dataset"]["format"],
         on_invalid=config["dataset"]["on_invalid"],
     shell:
-        "{resources.python} scripts/import_seed.py --source {input} --format {params.format}"
+        "{resources.python:q} scripts/import_seed.py --source {input:q} --format {params.format}"
         " --on-invalid {params.on_invalid} --dataset {output.dataset} --extras {output.extras}"
         " --rejects {output.rejects} --manifest {output.manifest} --log {log}"

@@ -25,9 +25,9 @@ if "demo" in config:
             seed=config["demo"]["seed"],
             rows=config["demo"]["rows"],
         shell:
-            "{resources.python} scripts/demo/make_world.py --seed {params.seed} --rows {params.rows}"
+            "{resources.python:q} scripts/demo/make_world.py --seed {params.seed} --rows {params.rows}"
             " --dataset {output.seed} --faults {output.faults} --heldout {output.heldout} --corpus {output.corpus}"
-            " --prompts {input.prompts} --log {log}"
+            " --prompts {input.prompts:q} --log {log}"
 
     rule demo_base_model:
         input:
@@ -45,5 +45,5 @@ if "demo" in config:
             seed=config["demo"]["seed"],
             folder=lambda wildcards, output: os.path.dirname(output[0]),
         shell:
-            "{resources.python} scripts/demo/train_base_model.py --corpus {input.corpus} --seed {params.seed}"
+            "{resources.python:q} scripts/demo/train_base_model.py --corpus {input.corpus} --seed {params.seed}"
             " --out {params.folder} --log {log}"

@@ -30,7 +30,7 @@ rule base_losses:
         revision=config["base_model"]["revision"] or "main",
         training=lambda wildcards: pick(config["training"], *ENCODING_OPTIONS),
     shell:
-        "{resources.python} scripts/base_losses.py --dataset {input.dataset} --base-model {params.base_model}"
+        "{resources.python:q} scripts/base_losses.py --dataset {input.dataset} --base-model {params.base_model:q}"
         " --revision {params.revision} --training {params.training:q} --known {input.known:q} --out {output}"
         " --device {resources.device} --token-budget {resources.token_budget} --log {log}"
 
@@ -58,7 +58,7 @@ rule losses:
         method=METHOD["losses"],
         training=lambda wildcards: pick(config["training"], *ENCODING_OPTIONS),
     shell:
-        "{resources.python} scripts/losses.py --dataset {input.dataset} --checkpoint {input.checkpoint}"
+        "{resources.python:q} scripts/losses.py --dataset {input.dataset} --checkpoint {input.checkpoint}"
         " --training {params.training:q} --base-losses {input.base_losses} --losses {output.losses}"
         " --embeddings {output.embeddings} --device {resources.device} --token-budget {resources.token_budget}"
         " --log {log}"
@@ -83,7 +83,7 @@ rule neighbors:
         method=METHOD["neighbors"],
         k=config["diversity"]["k"],
     shell:
-        "{resources.python} scripts/neighbors.py --dataset {input.dataset} --embeddings {input.embeddings}"
+        "{resources.python:q} scripts/neighbors.py --dataset {input.dataset} --embeddings {input.embeddings}"
         " --k {params.k} --out {output} --device {resources.device} --log {log}"
 
 
@@ -109,6 +109,6 @@ rule scores:
         method=METHOD["scores"],
         reading=config["quality"]["reading"],
     shell:
-        "{resources.python} scripts/scores.py --dataset {input.dataset} --checkpoint {input.checkpoint}"
-        " --sha256 {input.sha256} --prompts {input.prompts} --reading {params.reading} --out {output}"
+        "{resources.python:q} scripts/scores.py --dataset {input.dataset} --checkpoint {input.checkpoint}"
+        " --sha256 {input.sha256} --prompts {input.prompts:q} --reading {params.reading} --out {output}"
         " --device {resources.device} --max-num-seqs {resources.max_num_seqs} --log {log}"

@@ -25,7 +25,7 @@ rule evaluate:
         method=METHOD["evaluate"],
         evaluation=lambda wildcards: pick(config["evaluation"]),
     shell:
-        "{resources.python} scripts/evaluate.py --checkpoint {input.checkpoint} --sha256 {input.sha256}"
+        "{resources.python:q} scripts/evaluate.py --checkpoint {input.checkpoint} --sha256 {input.sha256}"
         " --evaluation {params.evaluation:q} --out {output.eval} --details {output.details}"
-        " --device {resources.device} --server-python {resources.server_python}"
+        " --device {resources.device} --server-python {resources.server_python:q}"
         " --max-num-seqs {resources.max_num_seqs} --log {log}"

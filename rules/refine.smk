@@ -30,7 +30,7 @@ rule select_rows:
         diversity=config["diversity"]["m"],
         quality=config["quality"]["m"],
     shell:
-        "{resources.python} scripts/select_rows.py --dataset {input.dataset} --losses {input.losses:q}"
+        "{resources.python:q} scripts/select_rows.py --dataset {input.dataset} --losses {input.losses:q}"
         " --neighbors {input.neighbors:q} --scores {input.scores:q} --axes {params.axes} --complexity {params.complexity}"
         " --diversity {params.diversity} --quality {params.quality} --first {input.first:q}"
         " --selection {output.selection} --report {output.report} --log {log}"
@@ -63,8 +63,8 @@ rule refine:
         # Answers outlive the results that they were asked for, and serve every experiment.
         answers=lambda wildcards: f"results/teacher_answers/{config['experiment']}/{wildcards.version}.jsonl",
     shell:
-        "{resources.python} scripts/refine.py --dataset {input.dataset} --selection {input.selection}"
-        " --neighbors {input.neighbors:q} --prompts {input.prompts} --overlap {params.overlap}"
+        "{resources.python:q} scripts/refine.py --dataset {input.dataset} --selection {input.selection}"
+        " --neighbors {input.neighbors:q} --prompts {input.prompts:q} --overlap {params.overlap}"
         " --teacher {params.teacher:q} --iteration {params.iteration} --answers {params.answers}"
         " --answers-root results/teacher_answers"
         " --refined {output.refined} --rejected {output.rejected} --report {output.report}"
@@ -96,7 +96,7 @@ rule assemble:
         iteration=iteration,
         settings=identity,
     shell:
-        "{resources.python} scripts/assemble.py --predecessor {input.dataset}"
+        "{resources.python:q} scripts/assemble.py --predecessor {input.dataset}"
         " --selection {input.selection} --selection-report {input.selected} --refined {input.refined}"
         " --rejected {input.rejected} --refine-report {input.refine} --overlap {params.overlap}"
         " --iteration {params.iteration} --settings {params.settings:q} --dataset {output.dataset} --manifest {output.manifest} --log {log}"

@@ -18,5 +18,5 @@ rule summary:
         method=METHOD["summary"],
         versions=VERSIONS,
     shell:
-        "{resources.python} scripts/summary.py --results $(dirname {output}) --versions {params.versions}"
+        "{resources.python:q} scripts/summary.py --results $(dirname {output}) --versions {params.versions}"
         " --out {output} --log {log}"

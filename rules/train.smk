@@ -5,6 +5,7 @@ rule finetune:
     input:
         dataset="<results>/{version}/dataset.jsonl",
         base_model=model_files(config["base_model"]["path"]),
+        deepspeed=config["training"].get("deepspeed") or [],
     output:
         checkpoint=directory("<results>/{version}/checkpoint"),
         # What the steps that use the checkpoint depend on: its content, not its time.
@@ -29,7 +30,7 @@ rule finetune:
         seed=config["seed"],
         on_unencodable=config["dataset"]["on_unencodable"],
     shell:
-        "{resources.python} scripts/finetune.py --dataset {input.dataset} --base-model {params.base_model}"
+        "{resources.python:q} scripts/finetune.py --dataset {input.dataset} --base-model {params.base_model:q}"
         " --revision {params.revision} --training {params.training:q} --seed {params.seed}"
         " --on-unencodable {params.on_unencodable} --checkpoint {output.checkpoint} --sha256 {output.sha256}"
         " --report {output.report} --dropped {output.dropped} --device {resources.device} --processes {resources.gpu}"

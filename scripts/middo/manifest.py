@@ -1,6 +1,7 @@
 """The record beside a dataset version: what it is, and all that gave it its content."""
 
 import platform
+import shutil
 import subprocess
 from collections import Counter
 from importlib.metadata import version
@@ -33,9 +34,11 @@ def write_manifest(path: Path, dataset: Path, rows: list[dict], settings: dict[s
 
 def code_state() -> dict[str, Any]:
     """The git commit of this workflow and whether its files differ from it; nulls outside of a git checkout."""
-    folder = Path(__file__).parent
+    folder, unknown = Path(__file__).parent, {"commit": None, "modified": None}
+    if not shutil.which("git"):
+        return unknown
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True)
     if head.returncode:
-        return {"commit": None, "modified": None}
+        return unknown
     status = subprocess.run(["git", "status", "--porcelain"], cwd=folder, capture_output=True, text=True, check=True)
     return {"commit": head.stdout.strip(), "modified": bool(status.stdout.strip())}
