@@ -44,7 +44,8 @@ def _fault(error: jsonschema.ValidationError) -> str:
             return "; ".join(_unknown(f"{place}.{key}" if place else key, key, known) for key in unknown)
         case "required":
             missing = [key for key in error.validator_value if key not in error.instance]
-            return f"{here}missing: {', '.join(missing)}."
+            hint = "" if place else " Was --configfile config/<experiment>.yaml given?"
+            return f"{here}missing: {', '.join(missing)}.{hint}"
         case "oneOf":
             return f"{here}{error.instance!r} is not allowed; a number or `auto` is."
         case "not":
