@@ -21,6 +21,8 @@ from middo.program import UserError, say
 from middo.rows import check_same_ids, read_dataset
 from middo.thresholds import COLUMN, SIGNALS, choose_m, select
 
+# Rank correlation below which ratings are taken to be unrelated to losses.
+UNRELATED = 0.05
 FILES = {"complexity": "losses", "diversity": "neighbors", "quality": "scores"}
 
 
@@ -59,6 +61,18 @@ def read_signals(dataset: Path, files: dict[str, Path]) -> pl.DataFrame:
     return signals
 
 
+def warn_without_signal(signals: pl.DataFrame) -> None:
+    """Say so where ratings and losses have nothing to do with each other: the base model may be too weak to judge."""
+    paired = signals.drop_nulls(["quality", "loss_post"])
+    correlation = (
+        paired.select(pl.corr("quality", "loss_post", method="spearman")).item() if paired.height > 2 else None
+    )
+    if correlation is not None and abs(correlation) < UNRELATED:
+        say(
+            f"warning: quality is unrelated to the loss (rank correlation {correlation:.3f}); do the ratings mean much?"
+        )
+
+
 def main(args: argparse.Namespace) -> None:
     missing = [FILES[axis] for axis in args.axes if not getattr(args, FILES[axis])]
     if missing:
@@ -68,6 +82,7 @@ def main(args: argparse.Namespace) -> None:
     if args.first and "auto" in settings.values():
         first = read_json(args.first)["axes"]
         settings = {axis: first[axis]["m"] if m == "auto" else m for axis, m in settings.items()}
+    warn_without_signal(signals)
     selected, report = select(signals, choose_m(signals, settings))
     union = int(selected.select(pl.any_horizontal(*COLUMN.values()).sum()).item())
     for axis, found in report.items():
