@@ -15,6 +15,7 @@ from middo.benchmarks import data_files  # noqa: E402
 from middo.config import check_config  # noqa: E402
 from middo.method import METHOD  # noqa: E402
 from middo.program import UserError  # noqa: E402
+from middo.ratings import RATINGS  # noqa: E402
 from middo.versions import all_versions, iteration_of, predecessor, strategy_of, version_name  # noqa: E402
 
 try:
@@ -37,8 +38,7 @@ wildcard_constraints:
 
 
 VERSIONS = all_versions([strategy["name"] for strategy in config["strategies"]], config["iterations"])
-ASPECTS = ["clarity", "completeness", "factuality"]
-RATING_PROMPTS = [f"<prompts>/{aspect}_{part}.md" for aspect in ASPECTS for part in ("instruction", "response")]
+RATING_PROMPTS = [f"<prompts>/{rating}.md" for rating in RATINGS]
 DEMO_MODEL = f"{RESULTS}/world/base_model"
 # All that lies there, as model_files would list it.
 DEMO_MODEL_FILES = [

@@ -27,9 +27,9 @@ def fingerprint(name: str) -> str:
 
 
 def is_built(name: str) -> bool:
-    """Whether .venvs/<name> was built, to its end, from the file as it is now."""
+    """Whether .venvs/<name> was built, to its end, from the file as it is now, and its interpreter is still there."""
     stamp = VENVS / name / "middo-fingerprint"
-    return stamp.is_file() and stamp.read_text() == fingerprint(name)
+    return (VENVS / name / "bin" / "python").exists() and stamp.is_file() and stamp.read_text() == fingerprint(name)
 
 
 def build(name: str) -> None:

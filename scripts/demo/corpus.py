@@ -20,6 +20,7 @@ from demo.world import (
 )
 
 from middo.prompts import fill
+from middo.ratings import ASPECTS
 
 END = "</s>\n"
 
@@ -40,7 +41,6 @@ SAMPLES = {
     "unclear": 0.20,
     "hard": 0.10,
 }
-ASPECTS = ("clarity", "completeness", "factuality")
 PARTS = ("instruction", "response")
 # The prompt of a wrong sample is good; the base model shall not learn answers to hard ones.
 PARTS_RATED = {"good": PARTS, "wrong": ("response",), "unclear": PARTS, "hard": ("instruction",)}

@@ -15,14 +15,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from demo.corpus import ASPECTS, PARTS, corpus, sample
+from demo.corpus import corpus, sample
 from demo.kinds import KINDS
 from demo.world import World, answer, draw_heldout_question, make_world, parse
 
 from middo import program
 from middo.files import write_json, write_jsonl
-from middo.program import UserError, say
-from middo.prompts import read_template
+from middo.program import say
+from middo.ratings import read_prompts
 
 # Share of the rows with each planted fault, wrong and unclear being the two of low quality.
 FAULT_SHARES = {"hard": 0.09, "wrong": 0.045, "unclear": 0.045}
@@ -70,22 +70,6 @@ def heldout_rows(world: World, rng: random.Random) -> list[dict]:
     return rows
 
 
-def rating_templates(paths: list[Path]) -> dict[str, str]:
-    """The six rating prompts by name.
-
-    Raises UserError where one is missing.
-    """
-    templates = {}
-    for aspect in ASPECTS:
-        for part in PARTS:
-            found = [path for path in paths if path.stem == f"{aspect}_{part}"]
-            if not found:
-                raise UserError(f"--prompts: no file {aspect}_{part}.md among those given.")
-            places = {"prompt", "response"} if part == "response" else {"prompt"}
-            templates[found[0].stem] = read_template(found[0], places)
-    return templates
-
-
 def arguments() -> argparse.ArgumentParser:
     made = program.parser(__doc__)
     made.add_argument("--seed", type=int, required=True, help="number of the world")
@@ -102,7 +86,7 @@ def main(args: argparse.Namespace) -> None:
     world = make_world(args.seed)
     dataset, faults = seed_rows(world, random.Random(f"dataset {args.seed}"), args.rows)
     heldout = heldout_rows(world, random.Random(f"heldout {args.seed}"))
-    documents = corpus(world, random.Random(f"corpus {args.seed}"), rating_templates(args.prompts))
+    documents = corpus(world, random.Random(f"corpus {args.seed}"), read_prompts(args.prompts))
     write_json(args.dataset, dataset)
     write_jsonl(args.faults, faults)
     write_jsonl(args.heldout, heldout)

@@ -42,7 +42,6 @@ COMPOSED = {
     "backwards": ("Then spell the answer backwards.", "After that, write the answer from its end to its start."),
     "times": ("Then multiply the answer by {n}.", "After that, take the answer {n} times."),
 }
-NUMBER_KINDS = ("sum", "difference", "larger", "count", "double")
 WORD_KINDS = ("opposite", "capital", "pick", "reverse", "plural", "country")
 HELDOUT_SHARE = 0.15
 

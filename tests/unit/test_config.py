@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from middo.benchmarks import BENCHMARKS
 from middo.config import FOLDER, check_config, load_yaml
 from middo.config_docs import table
 from middo.program import UserError
@@ -107,6 +108,11 @@ def test_all_faults_are_named_at_once():
     with pytest.raises(UserError) as caught:
         check_config(config)
     assert all(part in str(caught.value) for part in ("iterations", "teacher.top_p", "dataset: missing: path"))
+
+
+def test_the_benchmarks_of_the_schema_are_those_that_can_be_measured():
+    listed = load_yaml(FOLDER / "schema.yaml")["properties"]["evaluation"]["properties"]["benchmarks"]["items"]["enum"]
+    assert listed == list(BENCHMARKS)
 
 
 def test_every_key_is_documented():

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import build_env
 import pytest
 from conftest import ENVIRONMENTS, ROOT
 
@@ -33,6 +34,19 @@ def test_this_interpreter_is_no_other_environment(name):
 def test_what_was_built_is_what_the_file_says(name):
     code = f"from middo.environment import require_environment; require_environment('{name}')"
     subprocess.run([ROOT / ".venvs" / name / "bin" / "python", "-c", code], cwd=ROOT / "scripts", check=True)
+
+
+def test_an_environment_without_its_interpreter_is_built_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(build_env, "VENVS", tmp_path)
+    python = tmp_path / "train/bin/python"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    (tmp_path / "train/middo-fingerprint").write_text(build_env.fingerprint("train"))
+    assert build_env.is_built("train")
+    python.unlink()
+    assert not build_env.is_built("train")
+    python.symlink_to(tmp_path / "gone")
+    assert not build_env.is_built("train")
 
 
 def test_an_unknown_environment_is_named():

@@ -12,8 +12,6 @@ from conftest import snakemake
 from middo.benchmarks import BENCHMARKS, data_files
 
 CONFIG = "config/demo.yaml"
-FROM_ITER1 = {"select_rows", "refine", "assemble"}
-MODEL = {"finetune", "losses", "neighbors", "scores", "evaluate"}
 
 
 def planned(folder, *arguments):
