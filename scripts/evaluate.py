@@ -35,7 +35,7 @@ from middo.files import read_json, read_jsonl, sha256_file, write_json
 from middo.opencompass import Measurement, answered, measurements, read_score
 from middo.program import Progress, UserError, say
 from middo.server import serving
-from middo.work import clear_work, work_folder
+from middo.work import finish, restored, work_folder
 
 # No question ever leaves the machine, and nothing is asked of a hub.
 OFFLINE = {
@@ -82,6 +82,8 @@ def main(args: argparse.Namespace) -> None:
     model = sha256_file(args.sha256)
     # OpenCompass works in this folder, so that its name must hold from there.
     work = work_folder(args.out, "evaluate", identity(evaluation, model, engine, args.device)).resolve()
+    if restored(work, [args.out, args.details]):
+        return
     run = work / "run"
     opencompass.drop_broken(run)
     config = work / "config.py"
@@ -107,7 +109,7 @@ def main(args: argparse.Namespace) -> None:
         "seconds": round(time.monotonic() - started, 1),
     }
     write_json(args.out, result)
-    clear_work(args.out)
+    finish(work, [args.out, args.details])
     say(", ".join(f"{name}: {score:.2f} %" for name, score in scores.items()) + f"; mean {result['mean']:.2f} %")
 
 

@@ -32,7 +32,7 @@ from middo.ratings import (
     read_prompts,
 )
 from middo.rows import check_same_ids, read_dataset
-from middo.work import clear_work, work_folder
+from middo.work import finish, restored, work_folder
 
 ENVIRONMENTS = {"cpu": "score-cpu", "cuda": "score"}
 # Below this standard deviation of quality, on a scale of ten, the model gives all rows the same rating.
@@ -78,6 +78,8 @@ def main(args: argparse.Namespace) -> None:
         "part_rows": args.part_rows,
     }
     work = work_folder(args.out, "scores", key)
+    if restored(work, [args.out]):
+        return
     parts = {
         work / f"part-{start:09d}.jsonl": rows[start : start + args.part_rows]
         for start in range(0, len(rows), args.part_rows)
@@ -85,7 +87,7 @@ def main(args: argparse.Namespace) -> None:
     rate_parts({path: part for path, part in parts.items() if not path.exists()}, rows, templates, args)
     rated = [record for path in parts for record in read_jsonl(path)]
     write_scores(args.out, rows, rated)
-    clear_work(args.out)
+    finish(work, [args.out])
 
 
 def checkpoint_hash(folder: Path, recorded: Path | None) -> str:

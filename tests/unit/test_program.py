@@ -1,6 +1,7 @@
 """The frame of the programs, their work folders, their children, the names of versions."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,6 +75,41 @@ def test_work_is_found_again_only_for_the_same_work(tmp_path, monkeypatch):
     assert not first.exists() and other.exists()
     work.clear_work(tmp_path / "losses.parquet")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_step_finished_outlives_its_outputs_until_somebody_has_seen_them(tmp_path):
+    table, folder = tmp_path / "scores.parquet", tmp_path / "details"
+    older = work.work_folder(table, "scores", {"dataset": "old"})
+    now = work.work_folder(table, "scores", {"dataset": "new"})
+    (now / "part").touch()
+    assert not work.restored(now, [table, folder])
+    table.write_text("ratings")
+    (folder / "more").mkdir(parents=True)
+    (folder / "more" / "file").write_text("answers")
+    work.finish(now, [table, folder])
+    assert [path.name for path in now.iterdir()] == ["finished"] and not older.exists()
+    assert table.stat().st_nlink == 2, "kept without a copy"
+    table.unlink()
+    shutil.rmtree(folder)
+    assert work.restored(now, [table, folder])
+    assert table.read_text() == "ratings" and (folder / "more" / "file").read_text() == "answers"
+    work.forget_finished(tmp_path / "losses.parquet")
+    assert work.restored(now, [table, folder])
+    work.forget_finished(table)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["details", "scores.parquet"]
+
+
+def test_finished_work_is_copied_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    def no_links(*_):
+        raise OSError("not supported")
+
+    monkeypatch.setattr(os, "link", no_links)
+    table = tmp_path / "scores.parquet"
+    table.write_text("ratings")
+    kept = work.work_folder(table, "scores", {})
+    work.finish(kept, [table])
+    table.unlink()
+    assert work.restored(kept, [table]) and table.read_text() == "ratings"
 
 
 def test_children_see_no_secrets(monkeypatch):
