@@ -88,6 +88,8 @@ def _link(source: Path, target: Path) -> None:
         shutil.rmtree(target, ignore_errors=True)
     else:
         _link_file(source, temporary)
+        # Renaming one link of a file to another of the same does nothing.
+        target.unlink(missing_ok=True)
     os.replace(temporary, target)
     sync_folder(target.parent)
 
