@@ -11,11 +11,14 @@ from snakemake.exceptions import WorkflowError
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from build_env import VENVS, is_built  # noqa: E402
-from middo.benchmarks import data_files  # noqa: E402
+from middo.benchmarks import check_data, check_sentences, data_files  # noqa: E402
 from middo.config import check_config  # noqa: E402
+from middo.hub import check_model, commit, megabytes, model_folder  # noqa: E402
 from middo.method import METHOD  # noqa: E402
 from middo.program import UserError  # noqa: E402
 from middo.ratings import RATINGS  # noqa: E402
+from middo.slurm import cancel_left_behind, check_memory_of_jobs, comment, run_name  # noqa: E402
+from middo.work import forget_finished  # noqa: E402
 from middo.versions import all_versions, iteration_of, predecessor, strategy_of, version_name  # noqa: E402
 
 try:
@@ -49,6 +52,9 @@ DEMO_MODEL_FILES = [
     "tokenizer.json",
     "tokenizer_config.json",
 ]
+
+# The commit that was fetched, for a model of the hub: a branch moves.
+REVISION = commit(config["base_model"]["path"], config["base_model"]["revision"])
 
 DEVICE = config["execution"]["device"]
 GPUS = config["execution"]["gpus"] if DEVICE == "cuda" else 0
@@ -148,6 +154,25 @@ def identity(wildcards):
     return json.dumps(settings, sort_keys=True)
 
 
+def prepare_slurm():
+    """Cancel what a killed run has left in the queue, and name the jobs so that a next run can find them."""
+    # The lock that Snakemake holds by now says that nobody else makes these files.
+    needed = {comment(job.rule.name, job.wildcards) for job in workflow.dag.needrun_jobs()}
+    check_memory_of_jobs()
+    cancel_left_behind(config["experiment"], Path.cwd(), needed)
+    executor = workflow.scheduler._executor
+    executor.run_uuid = run_name(config["experiment"], Path.cwd(), executor.run_uuid)
+
+
+def check_fetched():
+    """Raise UserError where something lies not on this machine that no job may fetch."""
+    base_model, evaluation = config["base_model"], config["evaluation"]
+    if "demo" not in config:
+        check_model(base_model["path"], base_model["revision"])
+    check_data(evaluation["benchmarks"], evaluation["data"])
+    check_sentences(evaluation["benchmarks"], evaluation["data"], evaluation["limit"])
+
+
 onstart:
     key = config["teacher"]["api_key_env"]
     if key and not os.environ.get(key) and config["iterations"]:
@@ -156,3 +181,17 @@ onstart:
     builder = [sys.executable, f"{workflow.basedir}/scripts/build_env.py", *missing]
     if missing and subprocess.run(builder).returncode:
         raise WorkflowError(f"The environments {', '.join(missing)} could not be built; see above.")
+    try:
+        if "fetch" not in {job.rule.name for job in workflow.dag.needrun_jobs()}:
+            check_fetched()
+        if workflow.executor_plugin.name == "slurm":
+            prepare_slurm()
+    except UserError as error:
+        raise WorkflowError(str(error))
+
+
+onsuccess:
+    # Recorded by now: no interrupted run will have to find them again.
+    for job in workflow.dag.jobs:
+        for output in job.output:
+            forget_finished(Path(output))

@@ -1,4 +1,4 @@
-# The seed dataset becomes version `seed`.
+# What comes from outside: the seed dataset becomes version `seed`; `fetch` gets the rest from the net.
 
 
 rule import_seed:
@@ -23,3 +23,21 @@ rule import_seed:
         "{resources.python:q} scripts/import_seed.py --source {input:q} --format {params.format}"
         " --on-invalid {params.on_invalid} --dataset {output.dataset} --extras {output.extras}"
         " --rejects {output.rejects} --manifest {output.manifest} --log {log}"
+
+
+rule fetch:
+    log:
+        "<results>/logs/fetch.log",
+    localrule: True
+    conda:
+        env_file("evaluate")
+    resources:
+        python=python["evaluate"],
+    params:
+        base_model=lambda wildcards: config["base_model"]["path"],
+        revision=config["base_model"]["revision"] or "main",
+        benchmarks=config["evaluation"]["benchmarks"],
+        data=config["evaluation"]["data"] or "",
+    shell:
+        "{resources.python:q} scripts/fetch.py --base-model {params.base_model:q} --revision {params.revision}"
+        " --benchmarks {params.benchmarks} --data {params.data:q} --log {log}"

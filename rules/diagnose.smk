@@ -27,7 +27,7 @@ rule base_losses:
     params:
         method=METHOD["losses"],
         base_model=lambda wildcards: config["base_model"]["path"],
-        revision=config["base_model"]["revision"] or "main",
+        revision=REVISION,
         training=lambda wildcards: pick(config["training"], *ENCODING_OPTIONS),
     shell:
         "{resources.python:q} scripts/base_losses.py --dataset {input.dataset} --base-model {params.base_model:q}"

@@ -25,7 +25,7 @@ rule finetune:
     params:
         method=METHOD["finetune"],
         base_model=lambda wildcards: config["base_model"]["path"],
-        revision=config["base_model"]["revision"] or "main",
+        revision=REVISION,
         training=lambda wildcards: pick(config["training"]),
         seed=config["seed"],
         on_unencodable=config["dataset"]["on_unencodable"],

@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from middo import opencompass, program
-from middo.benchmarks import BENCHMARKS, check_data, data_files
+from middo.benchmarks import BENCHMARKS, check_data, check_sentences, data_files
 from middo.child import run_child, safe_environment
-from middo.files import read_json, read_jsonl, sha256_file, write_json
+from middo.files import read_json, sha256_file, write_json
 from middo.opencompass import Measurement, answered, measurements, read_score
 from middo.program import Progress, UserError, say
 from middo.server import serving
@@ -75,7 +75,7 @@ def main(args: argparse.Namespace) -> None:
     evaluation = absolute(args.evaluation)
     engine = {"auto": "vllm" if args.device == "cuda" else "hf"}.get(args.engine, args.engine)
     check_data(evaluation["benchmarks"], evaluation["data"])
-    check_sentences(evaluation)
+    check_sentences(evaluation["benchmarks"], evaluation["data"], evaluation["limit"])
     asked = measurements(evaluation)
     context, answer = lengths(args.checkpoint, evaluation["max_out_len"])
 
@@ -111,31 +111,6 @@ def main(args: argparse.Namespace) -> None:
     write_json(args.out, result)
     finish(work, [args.out, args.details])
     say(", ".join(f"{name}: {score:.2f} %" for name, score in scores.items()) + f"; mean {result['mean']:.2f} %")
-
-
-def check_sentences(evaluation: dict[str, Any]) -> None:
-    """Raise UserError where IFEval would count sentences or words and nltk's data for that is missing."""
-    if "IFEval_gen_3321a3" not in evaluation["benchmarks"]:
-        return
-    from nltk.data import find
-    from nltk.data import path as folders
-
-    own = Path(evaluation["data"]) / "data" / "nltk_data"
-    questions = Path(data_files(["IFEval_gen_3321a3"], evaluation["data"])[0])
-    counting = {"length_constraints:number_sentences", "change_case:capital_word_frequency"}
-    try:
-        asked = [set(row["instruction_id_list"]) for row in read_jsonl(questions)[: evaluation["limit"]]]
-    except (json.JSONDecodeError, KeyError) as error:
-        raise UserError(f"{questions} is not IFEval's file of questions: {error!r}.") from error
-    if not any(instructions & counting for instructions in asked):
-        return
-    try:
-        find("tokenizers/punkt_tab/english/collocations.tab", paths=[str(own), *folders])
-    except LookupError:
-        raise UserError(
-            f"IFEval counts sentences with nltk's data `punkt_tab`, which is missing; put it at "
-            f"{own / 'tokenizers' / 'punkt_tab' / 'english'}."
-        ) from None
 
 
 def absolute(evaluation: dict[str, Any]) -> dict[str, Any]:

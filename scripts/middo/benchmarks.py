@@ -5,11 +5,16 @@ Imports nothing heavy: the rules ask it which files an evaluation depends on.
 
 import csv
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+from middo.files import read_jsonl
 from middo.program import UserError
+
+_NLTK = Path("data/nltk_data")
+_PUNKT = Path("tokenizers/punkt_tab/english/collocations.tab")
 
 _MMLU_SUBJECTS = """
     abstract_algebra anatomy astronomy business_ethics clinical_knowledge college_biology college_chemistry
@@ -113,10 +118,38 @@ def check_data(benchmarks: Iterable[str], data: str | None) -> None:
     if missing:
         more = f"\n  … and {len(missing) - 10} more" if len(missing) > 10 else ""
         raise UserError(
-            "Benchmark data is missing; put these files of OpenCompass's dataset archive there (evaluation.data):\n"
-            + "\n".join(missing[:10])
-            + more
+            "Benchmark data is missing. Fetch it with `snakemake fetch --configfile …`, or put these files of "
+            "OpenCompass's dataset archive there (evaluation.data):\n" + "\n".join(missing[:10]) + more
         )
+
+
+def check_sentences(benchmarks: Iterable[str], data: str, limit: int | None) -> None:
+    """Raise UserError where IFEval would count sentences or words and nltk's data for that is missing."""
+    if lacks_punkt(benchmarks, data, limit):
+        raise UserError(
+            "IFEval counts sentences with nltk's data `punkt_tab`, which is missing; put it at "
+            f"{Path(data) / _NLTK / _PUNKT.parent}."
+        )
+
+
+def lacks_punkt(benchmarks: Iterable[str], data: str, limit: int | None) -> bool:
+    """Whether the questions of IFEval call for nltk's data `punkt_tab` and it lies in none of nltk's folders.
+
+    Raises UserError where the file of questions is not IFEval's.
+    """
+    if "IFEval_gen_3321a3" not in benchmarks:
+        return False
+    path = Path(data_files(["IFEval_gen_3321a3"], data)[0])
+    counting = {"length_constraints:number_sentences", "change_case:capital_word_frequency"}
+    try:
+        asked = [set(row["instruction_id_list"]) for row in read_jsonl(path)[:limit]]
+    except (json.JSONDecodeError, KeyError) as error:
+        raise UserError(f"{path} is not IFEval's file of questions: {error!r}.") from error
+    others = [Path(folder) for folder in os.environ.get("NLTK_DATA", "").split(os.pathsep) if folder]
+    folders = [Path(data) / _NLTK, *others, Path.home() / "nltk_data"]
+    return any(instructions & counting for instructions in asked) and not any(
+        (folder / _PUNKT).is_file() for folder in folders
+    )
 
 
 def questions(name: str, data: str, limit: int | None) -> dict[str, int]:
