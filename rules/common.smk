@@ -64,6 +64,10 @@ ONE_GPU = GPUS if workflow.local_exec else min(GPUS, 1)
 if GPUS and workflow.local_exec and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", GPUS)
 
+# What slurm/config.yaml reckons the memory of jobs from.
+os.environ["MODEL_MB"] = str(megabytes(model_folder(config["base_model"]["path"], config["base_model"]["revision"])))
+os.environ["PROCESSES"] = str(config["execution"]["gpus"])
+
 # Environments by kind of work; vLLM's pins differ on a CPU.
 ENVS = dict(
     driver="driver",
