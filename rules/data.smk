@@ -11,6 +11,7 @@ rule import_seed:
         manifest="<results>/seed/manifest.json",
     log:
         "<results>/seed/logs/import_seed.log",
+    localrule: True
     conda:
         env_file("driver")
     resources:

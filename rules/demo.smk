@@ -17,6 +17,7 @@ if "demo" in config:
             corpus="<results>/world/corpus.jsonl",
         log:
             "<results>/world/logs/demo_world.log",
+        localrule: True
         conda:
             env_file("driver")
         resources:

@@ -19,6 +19,7 @@ rule select_rows:
         "<results>/{version}/logs/select_rows.log",
     wildcard_constraints:
         version=MADE,
+    localrule: True
     conda:
         env_file("driver")
     resources:
@@ -86,6 +87,7 @@ rule assemble:
         "<results>/{version}/logs/assemble.log",
     wildcard_constraints:
         version=MADE,
+    localrule: True
     conda:
         env_file("driver")
     resources:

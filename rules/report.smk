@@ -10,6 +10,7 @@ rule summary:
         "<results>/summary.csv",
     log:
         "<results>/logs/summary.log",
+    localrule: True
     conda:
         env_file("driver")
     resources:

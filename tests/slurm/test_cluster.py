@@ -1,0 +1,179 @@
+"""The demo on a real Slurm of two nodes, disturbed in every way that jobs die of, against a run that nothing disturbed."""
+
+import signal
+import time
+
+import cluster as toy
+import numpy as np
+import polars as pl
+import pytest
+from conftest import make_checkout, snakemake
+from watched import Watched, slurm
+
+DEMO = ("--configfile", "config/demo.yaml")
+VERSIONS = ["seed", "middo/iter1", "middo/iter2", "middo/iter3"]
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A real Slurm on this machine; skips, with the reason, where there can be none."""
+    reason = toy.why_not()
+    if reason:
+        pytest.skip(f"no Slurm here: {reason}")
+    toy.up()
+    yield
+    toy.down()
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def states(folder, version):
+    """The saved states of a training that is under way."""
+    return sorted((folder / "results/demo" / version).glob(".work/finetune-*/run/checkpoint-*/trainer_state.json"))
+
+
+def in_training(run, version):
+    """The job that trains `version`, once it has saved a state."""
+    job = run.running(f"rule_finetune_wildcards_{version.replace('/', '_')}")
+    return job if job and states(run.folder, version) else None
+
+
+@pytest.fixture(scope="session")
+def disturbed(cluster, tmp_path_factory):
+    """The demo in three shards, while a node goes down, a shard is cancelled, time runs out, an urgent job comes, and
+    Snakemake is killed."""
+    folder = make_checkout(tmp_path_factory.mktemp("slurm") / "checkout")
+    # Neither changes a result: three shards, and a state after every second step, so that there is time to disturb.
+    edit(folder / "config/demo.yaml", "shards: 1", "shards: 3")
+    edit(folder / "config/demo.yaml", "save_steps: 10", "save_steps: 2")
+    run = Watched(folder, *DEMO)
+    try:
+        _node_goes_down(run)
+        _shard_is_cancelled(run)
+        _time_runs_out(run)
+        _urgent_job_preempts(run)
+        _snakemake_is_killed(run)
+        run.finish(seconds=900)
+    finally:
+        run.stop()
+        run.process.kill()
+        slurm("scancel", "--user=root")
+    return run
+
+
+def _node_goes_down(run):
+    job = run.wait("the seed is trained", lambda: in_training(run, "seed"), 600)
+    node = job["NodeList"]
+    slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+    run.wait("the job is back in the queue", lambda: run.jobs[job["JobId"]]["Restarts"] == "1", 60)
+    slurm("scontrol", "update", f"nodename={node}", "state=resume")
+
+
+def _shard_is_cancelled(run):
+    job = run.wait("a shard is rated", lambda: run.running("rule_scores_shard_wildcards_seed"))
+    slurm("scancel", job["JobId"])
+    run.wait("it is submitted again", lambda: len(run.all(job["Comment"])) > 1, 120)
+
+
+def _time_runs_out(run):
+    job = run.wait("iteration 1 is trained", lambda: in_training(run, "middo/iter1"))
+    # Less than the 300 s before the limit at which the profile wants the signal.
+    slurm("scontrol", "update", f"jobid={job['JobId']}", "TimeLimit=2")
+    run.wait("the signal has ended it", lambda: run.jobs[job["JobId"]]["JobState"] == "FAILED", 120)
+
+
+def _urgent_job_preempts(run):
+    job = run.wait("iteration 2 is trained", lambda: in_training(run, "middo/iter2"))
+    slurm(
+        "sbatch", "--partition=urgent", f"--nodelist={job['NodeList']}", "--cpus-per-task=2", "--mem=100",
+        "--output=/dev/null", "--wrap=sleep 5",
+    )  # fmt: skip
+    run.wait("the training has made way", lambda: run.jobs[job["JobId"]]["JobState"] != "RUNNING", 120)
+
+
+def _snakemake_is_killed(run):
+    job = run.wait("iteration 3 is trained", lambda: in_training(run, "middo/iter3"))
+    run.process.send_signal(signal.SIGKILL)
+    run.process.wait()
+    time.sleep(1)
+    assert run.jobs[job["JobId"]]["JobState"] == "RUNNING", "the job knows nothing of it"
+    snakemake(run.folder, *DEMO, "--unlock")
+    run.start()
+
+
+def test_every_disturbance_ends_with_the_bytes_of_an_undisturbed_run(disturbed, demo):
+    for version in VERSIONS:
+        ours, theirs = disturbed.folder / "results/demo" / version, demo / "results/demo" / version
+        assert (ours / "dataset.jsonl").read_bytes() == (theirs / "dataset.jsonl").read_bytes(), version
+        assert (ours / "checkpoint.sha256").read_bytes() == (theirs / "checkpoint.sha256").read_bytes(), version
+    done = "results/demo/summary.csv"
+    assert (disturbed.folder / done).read_bytes() == (demo / done).read_bytes()
+
+
+def test_shards_agree(disturbed, demo):
+    """Three shards here, one there: equal to 1e-5, in the order of the dataset, with the same rows selected."""
+    for version in VERSIONS:
+        ours, theirs = disturbed.folder / "results/demo" / version, demo / "results/demo" / version
+        for name in ("base_losses", "losses", "scores"):
+            one, other = pl.read_parquet(ours / f"{name}.parquet"), pl.read_parquet(theirs / f"{name}.parquet")
+            assert one.columns == other.columns and one["id"].to_list() == other["id"].to_list()
+            np.testing.assert_allclose(one.drop("id").to_numpy(), other.drop("id").to_numpy(), atol=1e-5, rtol=0)
+        embeddings = [np.load(folder / "embeddings.npy") for folder in (ours, theirs)]
+        np.testing.assert_allclose(*embeddings, atol=1e-5, rtol=0)
+        if version != "seed":
+            picked = [pl.read_parquet(folder / "selection.parquet") for folder in (ours, theirs)]
+            assert (
+                picked[0].select("id", "hard", "sparse", "low").equals(picked[1].select("id", "hard", "sparse", "low"))
+            )
+
+
+def test_no_stage_ran_twice_at_the_same_time(disturbed):
+    assert not disturbed.doubled
+
+
+def test_training_went_on_from_its_saved_states(disturbed):
+    for version in VERSIONS:
+        log = (disturbed.folder / "results/demo" / version / "logs/finetune.log").read_text()
+        assert log.count("going on from the state after") == 1, version
+
+
+def test_only_the_cancelled_shard_was_repeated(disturbed):
+    repeated = [comment for comment in _comments(disturbed) if len(disturbed.all(comment)) > 1]
+    shards = [comment for comment in repeated if "_shard_" in comment]
+    assert len(shards) == 1 and shards[0].startswith("rule_scores_shard_wildcards_seed")
+
+
+def test_jobs_left_behind_were_cancelled_first(disturbed):
+    assert "an earlier run has left jobs in the queue; they are cancelled first" in disturbed.output.read_text()
+
+
+def test_short_steps_wait_in_no_queue(disturbed):
+    queued = {comment.removeprefix("rule_").split("_wildcards_")[0] for comment in _comments(disturbed)}
+    assert queued == {
+        "demo_base_model", "finetune", "base_losses_shard", "losses_shard", "scores_shard", "neighbors", "refine",
+        "evaluate",
+    }  # fmt: skip
+
+
+def test_jobs_ask_for_what_the_profile_says(disturbed):
+    """On a CPU: no GPU, the rule's threads as CPUs, memory above the size of the model (4 MB), minutes of the rule."""
+    expected = {
+        "finetune": ("gpu", "cpu=2,mem=4012M", "12:00:00"),
+        "scores_shard": ("gpu", "cpu=1,mem=4008M", "04:00:00"),
+        "losses_shard": ("gpu", "cpu=1,mem=4008M", "02:00:00"),
+        "refine": ("cpu", "cpu=1", "12:00:00"),
+        "evaluate": ("gpu", "cpu=1,mem=6008M", "08:00:00"),
+    }
+    for rule, (partition, asked, limit) in expected.items():
+        # The last of them: no disturbance has changed its limit.
+        job = disturbed.all(f"rule_{rule}_wildcards_middo_iter")[-1]
+        assert job["Partition"] == partition and job["TRES"].startswith(asked), job
+        assert job["TimeLimit"] == limit and "gres/gpu" not in job["TRES"], job
+
+
+def _comments(run):
+    return {job["Comment"] for job in run.jobs.values()}
