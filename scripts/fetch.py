@@ -75,4 +75,4 @@ def fetch_benchmark(name: str, data: Path) -> None:
 
 
 if __name__ == "__main__":
-    program.run(main, arguments(), environment="evaluate")
+    program.run(main, arguments(), environment="evaluate", online=True)

@@ -10,6 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
+# Read by Hugging Face's libraries when they are imported.
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
 _terminal = sys.stderr
 _label = ""
 
@@ -30,9 +33,19 @@ def optional_file(made: argparse.ArgumentParser, name: str, explained: str) -> N
     made.add_argument(name, nargs="?", type=Path, help=explained)
 
 
-def run(main: Callable[[argparse.Namespace], None], arguments: argparse.ArgumentParser, environment: str) -> None:
-    """Check the environment, parse the arguments, send output to --log, run `main`, turn errors into exit status 1."""
+def run(
+    main: Callable[[argparse.Namespace], None],
+    arguments: argparse.ArgumentParser,
+    environment: str,
+    online: bool = False,
+) -> None:
+    """Check the environment, parse the arguments, send output to --log, run `main`, turn errors into exit status 1.
+
+    Without `online` nothing is asked of the Hugging Face hub, by this process or by its children.
+    """
     args = arguments.parse_args()
+    if not online:
+        os.environ.update(OFFLINE)
     if args.log:
         _redirect(args.log)
     sys.excepthook = _show_crash

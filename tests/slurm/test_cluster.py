@@ -1,4 +1,4 @@
-"""The demo on a real Slurm of two nodes, disturbed in every way that jobs die of, against a run that nothing disturbed."""
+"""The demo on a real Slurm of two nodes, disturbed in every way that jobs die of, against an undisturbed local run."""
 
 import signal
 import time
