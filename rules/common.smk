@@ -65,8 +65,10 @@ if GPUS and workflow.local_exec and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", GPUS)
 
 # What slurm/config.yaml reckons the memory of jobs from.
-os.environ["MODEL_MB"] = str(megabytes(model_folder(config["base_model"]["path"], config["base_model"]["revision"])))
-os.environ["PROCESSES"] = str(config["execution"]["gpus"])
+os.environ.update(
+    MODEL_MB=str(megabytes(model_folder(config["base_model"]["path"], config["base_model"]["revision"]))),
+    PROCESSES=str(config["execution"]["gpus"]),
+)
 
 # Environments by kind of work; vLLM's pins differ on a CPU.
 ENVS = dict(
@@ -99,7 +101,7 @@ def server_python(wildcards):
     """
     if not CONDA:
         return python["score"]
-    environment = workflow.get_rule("scores").expand_conda_env(wildcards).get_conda_env(workflow)
+    environment = workflow.get_rule("scores_shard").expand_conda_env(wildcards).get_conda_env(workflow)
     return f"{environment.address}/bin/python"
 
 
@@ -134,6 +136,10 @@ def model_files(folder):
     if "demo" in config and folder == DEMO_MODEL:
         return [f"{folder}/{name}" for name in DEMO_MODEL_FILES]
     return sorted(str(p) for p in Path(folder).glob("*") if p.suffix in {".json", ".safetensors", ".model", ".jinja"})
+
+
+MODEL_FILES = model_files(config["base_model"]["path"])
+MODEL_NAMES = [os.path.basename(file) for file in MODEL_FILES]
 
 
 def pick(section, *keys):

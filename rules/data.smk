@@ -18,6 +18,7 @@ rule import_seed:
         python=python["driver"],
     params:
         method=METHOD["import_seed"],
+        source=lambda wildcards: config["dataset"]["path"],
         format=config["dataset"]["format"],
         on_invalid=config["dataset"]["on_invalid"],
     shell:

@@ -23,6 +23,7 @@ if "demo" in config:
         resources:
             python=python["driver"],
         params:
+            prompts=lambda wildcards: config["prompts"],
             seed=config["demo"]["seed"],
             rows=config["demo"]["rows"],
         shell:

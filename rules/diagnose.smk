@@ -2,20 +2,27 @@
 
 from middo.llamafactory import ENCODING_OPTIONS
 
+# The base model never changes: rows that the predecessor has measured are taken from there.
+known_base_losses = branch(
+    lambda wildcards: wildcards.version != "seed",
+    then=of_predecessor("base_losses.parquet"),
+)
 
-rule base_losses:
+
+# Every step that measures rows does so in shards; execution.shards of them.
+scattergather:
+    shards=config["execution"]["shards"],
+
+
+rule base_losses_shard:
     input:
         dataset="<results>/{version}/dataset.jsonl",
-        base_model=model_files(config["base_model"]["path"]),
-        # The base model never changes: rows that the predecessor has measured are taken from there.
-        known=branch(
-            lambda wildcards: wildcards.version != "seed",
-            then=of_predecessor("base_losses.parquet"),
-        ),
+        base_model=MODEL_FILES,
+        known=known_base_losses,
     output:
-        "<results>/{version}/base_losses.parquet",
+        temp("<results>/{version}/shards/base_losses_{scatteritem}.parquet"),
     log:
-        "<results>/{version}/logs/base_losses.log",
+        "<results>/{version}/logs/base_losses_{scatteritem}.log",
     conda:
         env_file("train")
     threads: 1
@@ -26,42 +33,84 @@ rule base_losses:
         gpu=ONE_GPU,
     params:
         method=METHOD["losses"],
+        files=MODEL_NAMES,
         base_model=lambda wildcards: config["base_model"]["path"],
         revision=REVISION,
         training=lambda wildcards: pick(config["training"], *ENCODING_OPTIONS),
     shell:
-        "{resources.python:q} scripts/base_losses.py --dataset {input.dataset} --base-model {params.base_model:q}"
-        " --revision {params.revision} --training {params.training:q} --known {input.known:q} --out {output}"
-        " --device {resources.device} --token-budget {resources.token_budget} --log {log}"
+        "{resources.python:q} scripts/base_losses_shard.py --dataset {input.dataset} --base-model {params.base_model:q}"
+        " --revision {params.revision} --training {params.training:q} --known {input.known:q}"
+        " --shard {wildcards.scatteritem} --out {output} --device {resources.device}"
+        " --token-budget {resources.token_budget} --log {log}"
+
+
+rule base_losses:
+    input:
+        dataset="<results>/{version}/dataset.jsonl",
+        known=known_base_losses,
+        shards=gather.shards("<results>/{{version}}/shards/base_losses_{scatteritem}.parquet"),
+    output:
+        "<results>/{version}/base_losses.parquet",
+    log:
+        "<results>/{version}/logs/base_losses.log",
+    localrule: True
+    conda:
+        env_file("driver")
+    resources:
+        python=python["driver"],
+    params:
+        method=METHOD["losses"],
+    shell:
+        "{resources.python:q} scripts/base_losses.py --dataset {input.dataset} --known {input.known:q}"
+        " --shards {input.shards} --out {output} --log {log}"
+
+
+rule losses_shard:
+    input:
+        dataset="<results>/{version}/dataset.jsonl",
+        checkpoint=ancient("<results>/{version}/checkpoint"),
+        sha256="<results>/{version}/checkpoint.sha256",
+    output:
+        temp("<results>/{version}/shards/losses_{scatteritem}.parquet"),
+    log:
+        "<results>/{version}/logs/losses_{scatteritem}.log",
+    conda:
+        env_file("train")
+    threads: 1
+    resources:
+        python=python["train"],
+        device=DEVICE,
+        token_budget=config["execution"]["token_budget"],
+        gpu=ONE_GPU,
+    params:
+        method=METHOD["losses"],
+        training=lambda wildcards: pick(config["training"], *ENCODING_OPTIONS),
+    shell:
+        "{resources.python:q} scripts/losses_shard.py --dataset {input.dataset} --checkpoint {input.checkpoint}"
+        " --training {params.training:q} --shard {wildcards.scatteritem} --out {output} --device {resources.device}"
+        " --token-budget {resources.token_budget} --log {log}"
 
 
 rule losses:
     input:
         dataset="<results>/{version}/dataset.jsonl",
         base_losses="<results>/{version}/base_losses.parquet",
-        checkpoint=ancient("<results>/{version}/checkpoint"),
-        sha256="<results>/{version}/checkpoint.sha256",
+        shards=gather.shards("<results>/{{version}}/shards/losses_{scatteritem}.parquet"),
     output:
         losses="<results>/{version}/losses.parquet",
         embeddings="<results>/{version}/embeddings.npy",
     log:
         "<results>/{version}/logs/losses.log",
+    localrule: True
     conda:
-        env_file("train")
-    threads: 1
+        env_file("driver")
     resources:
-        python=python["train"],
-        device=DEVICE,
-        token_budget=config["execution"]["token_budget"],
-        gpu=ONE_GPU,
+        python=python["driver"],
     params:
         method=METHOD["losses"],
-        training=lambda wildcards: pick(config["training"], *ENCODING_OPTIONS),
     shell:
-        "{resources.python:q} scripts/losses.py --dataset {input.dataset} --checkpoint {input.checkpoint}"
-        " --training {params.training:q} --base-losses {input.base_losses} --losses {output.losses}"
-        " --embeddings {output.embeddings} --device {resources.device} --token-budget {resources.token_budget}"
-        " --log {log}"
+        "{resources.python:q} scripts/losses.py --dataset {input.dataset} --base-losses {input.base_losses}"
+        " --shards {input.shards} --losses {output.losses} --embeddings {output.embeddings} --log {log}"
 
 
 rule neighbors:
@@ -87,16 +136,16 @@ rule neighbors:
         " --k {params.k} --out {output} --device {resources.device} --log {log}"
 
 
-rule scores:
+rule scores_shard:
     input:
         dataset="<results>/{version}/dataset.jsonl",
         checkpoint=ancient("<results>/{version}/checkpoint"),
         sha256="<results>/{version}/checkpoint.sha256",
         prompts=RATING_PROMPTS,
     output:
-        "<results>/{version}/scores.parquet",
+        temp("<results>/{version}/shards/scores_{scatteritem}.parquet"),
     log:
-        "<results>/{version}/logs/scores.log",
+        "<results>/{version}/logs/scores_{scatteritem}.log",
     conda:
         env_file("score")
     threads: 1
@@ -107,8 +156,30 @@ rule scores:
         gpu=ONE_GPU,
     params:
         method=METHOD["scores"],
+        prompts=lambda wildcards: config["prompts"],
         reading=config["quality"]["reading"],
     shell:
-        "{resources.python:q} scripts/scores.py --dataset {input.dataset} --checkpoint {input.checkpoint}"
-        " --sha256 {input.sha256} --prompts {input.prompts:q} --reading {params.reading} --out {output}"
-        " --device {resources.device} --max-num-seqs {resources.max_num_seqs} --log {log}"
+        "{resources.python:q} scripts/scores_shard.py --dataset {input.dataset} --checkpoint {input.checkpoint}"
+        " --sha256 {input.sha256} --prompts {input.prompts:q} --reading {params.reading}"
+        " --shard {wildcards.scatteritem} --out {output} --device {resources.device}"
+        " --max-num-seqs {resources.max_num_seqs} --log {log}"
+
+
+rule scores:
+    input:
+        dataset="<results>/{version}/dataset.jsonl",
+        shards=gather.shards("<results>/{{version}}/shards/scores_{scatteritem}.parquet"),
+    output:
+        "<results>/{version}/scores.parquet",
+    log:
+        "<results>/{version}/logs/scores.log",
+    localrule: True
+    conda:
+        env_file("driver")
+    resources:
+        python=python["driver"],
+    params:
+        method=METHOD["scores"],
+    shell:
+        "{resources.python:q} scripts/scores.py --dataset {input.dataset} --shards {input.shards} --out {output}"
+        " --log {log}"

@@ -58,6 +58,7 @@ rule refine:
         access=TEACHER_ACCESS,
     params:
         method=METHOD["refine"],
+        prompts=lambda wildcards: config["prompts"],
         overlap=config["overlap"],
         teacher=lambda wildcards: pick(config["teacher"], *TEACHER_IDENTITY),
         iteration=iteration,

@@ -4,7 +4,7 @@
 rule finetune:
     input:
         dataset="<results>/{version}/dataset.jsonl",
-        base_model=model_files(config["base_model"]["path"]),
+        base_model=MODEL_FILES,
         deepspeed=config["training"].get("deepspeed") or [],
     output:
         checkpoint=directory("<results>/{version}/checkpoint"),
@@ -24,6 +24,7 @@ rule finetune:
         gpu=GPUS,
     params:
         method=METHOD["finetune"],
+        files=MODEL_NAMES,
         base_model=lambda wildcards: config["base_model"]["path"],
         revision=REVISION,
         training=lambda wildcards: pick(config["training"]),

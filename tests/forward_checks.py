@@ -13,9 +13,9 @@ import polars as pl
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
-import base_losses
+import base_losses_shard
 import finetune
-import losses
+import losses_shard
 
 from middo import forward, llamafactory
 from middo.program import UserError
@@ -50,7 +50,7 @@ def template_by_hand(tokenizer, row) -> tuple[list[int], list[int]]:
 def run_base_losses(tiny: Path, out: Path, *more: str) -> pl.DataFrame:
     required = ["--dataset", tiny / "dataset.jsonl", "--base-model", tiny / "base", "--training", TRAINING_TEXT]
     options = [*required, "--device", "cpu", "--token-budget", 256, "--out", out, *more]
-    base_losses.main(base_losses.arguments().parse_args(list(map(str, options))))
+    base_losses_shard.main(base_losses_shard.arguments().parse_args(list(map(str, options))))
     return pl.read_parquet(out)
 
 
@@ -115,11 +115,12 @@ def main(tiny: Path, out: Path) -> None:
             measured = forward.measure(encoded, lambda: model, work, budget, with_embeddings=True)
             saved[f"losses_{budget}"], saved[f"embeddings_{budget}"] = measured
         saved |= programs(tiny, Path(folder))
+    in_shards(tiny, out.parent)
     np.savez(out, **saved)
 
 
 def programs(tiny: Path, folder: Path) -> dict:
-    """base_losses.py and losses.py as their rules run them: with a poisoned known file, interrupted, joined."""
+    """The programs as their rules run them: with a known file, interrupted, in one, two, seven and 500 shards."""
     forward.PART_ROWS = 32
     whole = run_base_losses(tiny, folder / "base_losses.parquet")
     plain, count = interrupted_then_finished(tiny, folder / "whole", stop_after=10**6)
@@ -129,28 +130,28 @@ def programs(tiny: Path, folder: Path) -> dict:
     forward._measure_batch, calls = counted(forward._measure_batch)
     known = run_base_losses(tiny, folder / "known_used.parquet", "--known", folder / "known.parquet")
     new_rows = sum(calls)
-    required = ["--dataset", tiny / "dataset.jsonl", "--checkpoint", tiny / "base", "--training", TRAINING_TEXT]
-    required += ["--base-losses", folder / "base_losses.parquet", "--losses", folder / "losses.parquet"]
-    options = [*required, "--embeddings", folder / "embeddings.npy", "--device", "cpu", "--token-budget", 1024]
-    losses.main(losses.arguments().parse_args(list(map(str, options))))
-    poisoned.write_parquet(folder / "base_losses.parquet")
-    joined = pl.read_parquet(folder / "losses.parquet")
     return {
-        "ids": joined["id"].to_list(),
-        "other_rows": refused(losses, options),
         "unencodable": refused(finetune, finetune_options(tiny, folder)),
-        "tokens": joined["tokens"].to_numpy(),
-        "loss_pre": joined["loss_pre"].to_numpy(),
-        "loss_post": joined["loss_post"].to_numpy(),
-        "nulls": [joined[name].null_count() for name in ("tokens", "loss_pre", "loss_post")],
-        "dtypes": [str(dtype) for dtype in joined.dtypes],
-        "embeddings": np.load(folder / "embeddings.npy"),
         "known_loss_pre": known["loss_pre"].to_numpy(),
         "new_rows": new_rows,
         "same_bytes": plain == broken,
         "batches": [count, again],
-        "work_left": (folder / ".work").exists(),
+        "work_left": len(list(folder.glob("whole/.work/*/part-*"))),
     }
+
+
+def in_shards(tiny: Path, out: Path) -> None:
+    """Leave the shards of base losses and losses, by their names, in folders after the number of shards."""
+    common = ["--dataset", tiny / "dataset.jsonl", "--training", TRAINING_TEXT, "--device", "cpu"]
+    for count in (1, 2, 7):
+        for number in range(1, count + 1):
+            shard = ["--shard", f"{number}-of-{count}", "--token-budget", 1024]
+            run_base_losses(tiny, out / f"{count}" / f"base_losses_{number}.parquet", *shard)
+            losses = out / f"{count}" / f"losses_{number}.parquet"
+            options = [*common, *shard, "--checkpoint", tiny / "base", "--out", losses]
+            losses_shard.main(losses_shard.arguments().parse_args(list(map(str, options))))
+    # More shards than rows: this one has none.
+    run_base_losses(tiny, out / "500" / "base_losses_500.parquet", "--shard", "500-of-500")
 
 
 def finetune_options(tiny: Path, folder: Path) -> list:

@@ -119,6 +119,11 @@ def measure(
     return _joined(len(rows), parts, paths)
 
 
+def null_without_tokens(rows: Sequence[EncodedRow], losses: np.ndarray) -> list[float | None]:
+    """The losses, None for a row without response tokens."""
+    return [float(loss) if row.tokens else None for row, loss in zip(rows, losses, strict=True)]
+
+
 def _parts(batches: list[list[int]]) -> list[list[list[int]]]:
     """Consecutive batches in groups of at least PART_ROWS rows: what a kill can cost."""
     parts: list[list[list[int]]] = []

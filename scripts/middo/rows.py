@@ -66,8 +66,9 @@ def check_same_ids(given: Iterable[str], returned: Iterable[str], what: str) -> 
     given, returned = list(given), list(returned)
     if sorted(given) == sorted(returned):
         return
-    missing = [i for i in given if i not in set(returned)][:10]
-    unknown = [i for i in returned if i not in set(given)][:10]
+    there, asked = set(returned), set(given)
+    missing = [i for i in given if i not in there][:10]
+    unknown = [i for i in returned if i not in asked][:10]
     raise UserError(
         f"{what}: {len(given)} rows were given and {len(returned)} came back. "
         f"Missing: {', '.join(missing) or 'none'}. Not asked for: {', '.join(unknown) or 'none'}."

@@ -1,7 +1,11 @@
 """Losses and embeddings against an independent computation: every row alone, through plain transformers."""
 
+import base_losses
+import losses
 import numpy as np
+import polars as pl
 import pytest
+import select_rows
 from conftest import ROOT
 from heavy import tiny, train_python  # noqa: F401
 from hypothesis import given
@@ -19,7 +23,7 @@ def checks(tiny, tmp_path_factory):  # noqa: F811
     out = tmp_path_factory.mktemp("forward") / "checks.npz"
     done = train_python("tests/forward_checks.py", tiny, out)
     assert done.returncode == 0, done.stdout
-    return dict(np.load(out))
+    return dict(np.load(out)) | {"folder": out.parent}
 
 
 def test_tokens_are_those_of_the_template(checks):
@@ -54,9 +58,8 @@ def test_the_budget_changes_nothing(checks):
     np.testing.assert_allclose(checks["embeddings_256"], checks["embeddings_4096"], atol=1e-5)
 
 
-def test_known_rows_are_taken_over_by_id_and_not_run(checks):
-    assert (checks["known_loss_pre"][:200] == 99).all()
-    np.testing.assert_allclose(checks["known_loss_pre"][200:-1], checks["reference"][200:-1], rtol=1e-5)
+def test_known_rows_are_not_run(checks):
+    np.testing.assert_allclose(checks["known_loss_pre"][:-1], checks["reference"][200:-1], rtol=1e-5)
     assert checks["new_rows"] == 39, "240 rows less 200 known less one without a label"
 
 
@@ -67,14 +70,74 @@ def test_an_interrupted_measurement_goes_on_with_the_same_bytes(checks):
     assert not checks["work_left"]
 
 
-def test_losses_join_by_id(checks, tiny):  # noqa: F811
-    assert checks["ids"].tolist() == [row["id"] for row in read_jsonl(tiny / "dataset.jsonl")]
-    assert checks["dtypes"].tolist() == ["String", "Int32", "Float32", "Float32"]
-    assert checks["nulls"].tolist() == [0, 1, 1] and checks["tokens"][-1] == 0
+def gather(program, *options):
+    program.main(program.arguments().parse_args(list(map(str, options))))
+
+
+@pytest.fixture(scope="module")
+def gathered(checks, tiny):  # noqa: F811
+    """What the gathering programs make of 1, 2 and 7 shards: losses.parquet and embeddings.npy, by number of shards."""
+    found = {}
+    dataset = ["--dataset", tiny / "dataset.jsonl"]
+    for count in (1, 2, 7):
+        folder = checks["folder"] / str(count)
+        names = {
+            kind: [folder / f"{kind}_{n}.parquet" for n in range(1, count + 1)] for kind in ("base_losses", "losses")
+        }
+        base, out = folder / "base_losses.parquet", folder / "losses.parquet"
+        # Which shard comes first is of no account.
+        gather(base_losses, *dataset, "--shards", *reversed(names["base_losses"]), "--out", base)
+        written = ["--losses", out, "--embeddings", folder / "embeddings.npy"]
+        gather(losses, *dataset, "--shards", *names["losses"], "--base-losses", base, *written)
+        found[count] = pl.read_parquet(out), np.load(folder / "embeddings.npy")
+    return found
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_shards_are_gathered_by_id_in_dataset_order(checks, gathered, tiny, count):  # noqa: F811
+    table, embeddings = gathered[count]
+    assert table["id"].to_list() == [row["id"] for row in read_jsonl(tiny / "dataset.jsonl")]
+    assert table.dtypes == [pl.String, pl.Int32, pl.Float32, pl.Float32]
+    assert [table[name].null_count() for name in ("tokens", "loss_pre", "loss_post")] == [0, 1, 1]
+    assert table["tokens"][-1] == 0
     # The base model stands in for the tuned one here, so both losses are the same; other batches, other roundings.
-    np.testing.assert_allclose(checks["loss_pre"], checks["loss_post"], rtol=1e-5)
-    np.testing.assert_allclose(checks["loss_post"][:-1], checks["reference"][:-1], rtol=1e-5)
-    np.testing.assert_allclose(checks["embeddings"], checks["pooled"], atol=1e-6)
+    for name in ("loss_pre", "loss_post"):
+        np.testing.assert_allclose(table[name][:-1].to_numpy(), checks["reference"][:-1], rtol=1e-5)
+    assert embeddings.dtype == np.float32
+    np.testing.assert_allclose(embeddings, checks["pooled"], atol=1e-6)
+
+
+def test_selections_do_not_depend_on_shards(gathered, tiny, tmp_path):  # noqa: F811
+    ids = [row["id"] for row in read_jsonl(tiny / "dataset.jsonl")]
+    quality = np.random.default_rng(3).normal(5, 1, len(ids)).astype(np.float32)
+    pl.DataFrame({"id": ids, "quality": quality}).write_parquet(tmp_path / "scores.parquet")
+    chosen = []
+    for count, (table, embeddings) in gathered.items():
+        table.write_parquet(tmp_path / "losses.parquet")
+        similarity = np.sort(embeddings @ embeddings.T, axis=1)[:, -3:-1].mean(axis=1)
+        pl.DataFrame({"id": ids, "diversity": similarity}).write_parquet(tmp_path / "neighbors.parquet")
+        signals = [f"--{name}={tmp_path / name}.parquet" for name in ("losses", "neighbors", "scores")]
+        out = tmp_path / f"{count}.parquet"
+        axes = [
+            "--axes",
+            "complexity",
+            "diversity",
+            "quality",
+            "--complexity",
+            "0.5",
+            "--diversity=-0.3",
+            "--quality=-1",
+        ]
+        written = ["--selection", out, "--report", tmp_path / "selection.json"]
+        gather(select_rows, "--dataset", tiny / "dataset.jsonl", *signals, *axes, *written)
+        chosen.append(pl.read_parquet(out).select("id", "hard", "sparse", "low"))
+    assert all(chosen[0][axis].sum() > 10 for axis in ("hard", "sparse", "low"))
+    assert chosen[0].equals(chosen[1]) and chosen[0].equals(chosen[2])
+
+
+def test_a_shard_without_rows_is_an_empty_table(checks):
+    table = pl.read_parquet(checks["folder"] / "500" / "base_losses_500.parquet")
+    assert table.shape == (0, 3) and table.columns == ["id", "tokens", "loss_pre"]
 
 
 def test_the_list_of_options_is_that_of_the_installed_llamafactory(checks):
@@ -109,10 +172,6 @@ def test_batches_hold_every_row_once_within_the_budget(lengths, budget):
 )
 def test_prompt_span_under_truncation(ids, labels, span):
     assert _prompt_span(ids, labels, ([1, 2], [3, 4])) == span
-
-
-def test_losses_need_the_same_rows(checks):
-    assert "240 rows were given and 200 came back" in str(checks["other_rows"])
 
 
 def test_finetuning_names_a_row_that_cannot_be_encoded(checks, tiny):  # noqa: F811
