@@ -9,6 +9,26 @@ known_base_losses = branch(
 )
 
 
+# What gives the measurements their meaning. The shards have it, and the rules that gather them too: nothing is recorded
+# of shards that there were never so many of, so that a change of both would go unseen.
+BASE_LOSSES = dict(
+    method=METHOD["losses"],
+    files=MODEL_NAMES,
+    base_model=lambda wildcards: config["base_model"]["path"],
+    revision=REVISION,
+    training=lambda wildcards: pick(config["training"], *ENCODING_OPTIONS),
+)
+LOSSES = dict(
+    method=METHOD["losses"],
+    training=lambda wildcards: pick(config["training"], *ENCODING_OPTIONS),
+)
+SCORES = dict(
+    method=METHOD["scores"],
+    prompts=lambda wildcards: config["prompts"],
+    reading=config["quality"]["reading"],
+)
+
+
 # Every step that measures rows does so in shards; execution.shards of them.
 scattergather:
     shards=config["execution"]["shards"],
@@ -32,11 +52,7 @@ rule base_losses_shard:
         token_budget=config["execution"]["token_budget"],
         gpu=ONE_GPU,
     params:
-        method=METHOD["losses"],
-        files=MODEL_NAMES,
-        base_model=lambda wildcards: config["base_model"]["path"],
-        revision=REVISION,
-        training=lambda wildcards: pick(config["training"], *ENCODING_OPTIONS),
+        **BASE_LOSSES,
     shell:
         "{resources.python:q} scripts/base_losses_shard.py --dataset {input.dataset} --base-model {params.base_model:q}"
         " --revision {params.revision} --training {params.training:q} --known {input.known:q}"
@@ -59,7 +75,7 @@ rule base_losses:
     resources:
         python=python["driver"],
     params:
-        method=METHOD["losses"],
+        **BASE_LOSSES,
     shell:
         "{resources.python:q} scripts/base_losses.py --dataset {input.dataset} --known {input.known:q}"
         " --shards {input.shards} --out {output} --log {log}"
@@ -83,8 +99,7 @@ rule losses_shard:
         token_budget=config["execution"]["token_budget"],
         gpu=ONE_GPU,
     params:
-        method=METHOD["losses"],
-        training=lambda wildcards: pick(config["training"], *ENCODING_OPTIONS),
+        **LOSSES,
     shell:
         "{resources.python:q} scripts/losses_shard.py --dataset {input.dataset} --checkpoint {input.checkpoint}"
         " --training {params.training:q} --shard {wildcards.scatteritem} --out {output} --device {resources.device}"
@@ -107,7 +122,7 @@ rule losses:
     resources:
         python=python["driver"],
     params:
-        method=METHOD["losses"],
+        **LOSSES,
     shell:
         "{resources.python:q} scripts/losses.py --dataset {input.dataset} --base-losses {input.base_losses}"
         " --shards {input.shards} --losses {output.losses} --embeddings {output.embeddings} --log {log}"
@@ -155,9 +170,7 @@ rule scores_shard:
         max_num_seqs=config["execution"]["max_num_seqs"],
         gpu=ONE_GPU,
     params:
-        method=METHOD["scores"],
-        prompts=lambda wildcards: config["prompts"],
-        reading=config["quality"]["reading"],
+        **SCORES,
     shell:
         "{resources.python:q} scripts/scores_shard.py --dataset {input.dataset} --checkpoint {input.checkpoint}"
         " --sha256 {input.sha256} --prompts {input.prompts:q} --reading {params.reading}"
@@ -179,7 +192,7 @@ rule scores:
     resources:
         python=python["driver"],
     params:
-        method=METHOD["scores"],
+        **SCORES,
     shell:
         "{resources.python:q} scripts/scores.py --dataset {input.dataset} --shards {input.shards} --out {output}"
         " --log {log}"

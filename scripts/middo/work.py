@@ -57,12 +57,16 @@ def finish(work: Path, outputs: Sequence[Path]) -> None:
 
 
 def forget_finished(output: Path) -> None:
-    """Let go of what `finish` kept of `output`, which whoever asked for it has got."""
-    parent = Path(output).parent / ".work"
+    """Let go of what `finish` kept of `output`, which whoever asked for it has got, and of the shards it came from."""
+    parent, shards = Path(output).parent / ".work", Path(output).parent / "shards" / ".work"
     for kept in parent.glob(f"{Path(output).stem}-*/{FINISHED}"):
         shutil.rmtree(kept)
         _remove_if_empty(kept.parent)
-    _remove_if_empty(parent)
+    for folder in shards.glob(f"{Path(output).stem}_*"):
+        # Finished ones, and those of a number of shards that is no longer in force.
+        shutil.rmtree(folder)
+    for folder in (parent, shards, shards.parent):
+        _remove_if_empty(folder)
 
 
 def clear_work(output: Path) -> None:

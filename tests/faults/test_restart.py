@@ -15,7 +15,7 @@ DEMO = ["--configfile", "config/demo.yaml", "--cores", "2"]
 # The moment of each kill: when these files exist, the step in question has done a part of its work.
 MOMENTS = {
     "training": "results/demo/seed/.work/finetune*/**/checkpoint-*/trainer_state.json",
-    "scoring": "results/demo/seed/.work/scores*/part-*",
+    "scoring": "results/demo/seed/shards/.work/scores*/part-*",
     "refining": "results/teacher_answers/demo/middo/iter1.jsonl",
 }
 
@@ -56,7 +56,7 @@ def test_killed_three_times_the_demo_ends_with_the_same_bytes(demo, tmp_path):
 
     logs = folder / "results/demo/seed/logs"
     assert "going on from the state after" in (logs / "finetune.log").read_text()
-    assert "256 of 400 rows were rated before" in (logs / "scores.log").read_text()
+    assert "256 of 400 rows were rated before" in (logs / "scores_1-of-1.log").read_text()
     complete = before[: before.rfind(b"\n") + 1]
     assert store.read_bytes().startswith(complete), "what was answered before the kill is kept as it was"
     asked = Counter(journal.read_text().split())

@@ -95,7 +95,11 @@ def test_what_a_step_finished_outlives_its_outputs_until_somebody_has_seen_them(
     assert table.read_text() == "ratings" and (folder / "more" / "file").read_text() == "answers"
     work.forget_finished(tmp_path / "losses.parquet")
     assert work.restored(now, [table, folder])
+    shard = work.work_folder(tmp_path / "shards" / "scores_2-of-7.parquet", "scores", {})
+    other = work.work_folder(tmp_path / "shards" / "losses_2-of-7.parquet", "losses", {})
     work.forget_finished(table)
+    assert not shard.exists() and other.exists()
+    work.forget_finished(tmp_path / "losses.parquet")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["details", "scores.parquet"]
 
 

@@ -90,9 +90,12 @@ def test_one_more_iteration_adds_only_that(demo_copy):
             "assemble",
             "finetune",
             "evaluate",
+            "base_losses_shard",
             "base_losses",
+            "losses_shard",
             "losses",
             "neighbors",
+            "scores_shard",
             "scores",
             "summary",
         ],
@@ -105,9 +108,47 @@ def test_one_iteration_less_only_writes_the_summary(demo_copy):
     assert planned(demo_copy) == {"summary": 1}
 
 
+def older(path, to):
+    """Rename `path`; its time stays."""
+    path.rename(to)
+    for file in [to, *to.rglob("*")]:
+        os.utime(file, (0, 0))
+
+
+def test_another_folder_of_prompts_invalidates_ratings_and_refining_however_old_it_is(demo_copy):
+    config = yaml.safe_load((demo_copy / CONFIG).read_text())
+    del config["demo"]
+    (demo_copy / CONFIG).write_text(yaml.safe_dump(config))
+    older(demo_copy / "config/prompts", demo_copy / "mine")
+    edit_config(demo_copy, "prompts", "mine")
+    # Nothing is known of shards that there were never so many of; the change must be seen all the same.
+    for shards in (1, 3):
+        edit_config(demo_copy, "execution.shards", shards)
+        plan = planned(demo_copy)
+        assert plan["scores"] == plan["refine"] == 3 and plan["scores_shard"] == 3 * shards
+
+
+def test_another_seed_dataset_is_imported_however_old_it_is(demo_copy):
+    config = yaml.safe_load((demo_copy / CONFIG).read_text())
+    del config["demo"]
+    (demo_copy / CONFIG).write_text(yaml.safe_dump(config))
+    older(demo_copy / "results/demo/world/seed.json", demo_copy / "mine.json")
+    edit_config(demo_copy, "dataset.path", "mine.json")
+    assert planned(demo_copy)["import_seed"] == 1
+
+
+def test_another_training_measures_again_with_another_number_of_shards(demo_copy):
+    edit_config(demo_copy, "execution.shards", 5)
+    edit_config(demo_copy, "training.cutoff_len", 300)
+    plan = planned(demo_copy)
+    assert plan["finetune"] == 4 and plan["losses_shard"] == plan["base_losses_shard"] == 15
+
+
 @pytest.mark.parametrize(
     ("path", "value"),
     [
+        ("execution.shards", 2),
+        ("execution.shards", 7),
         ("execution.token_budget", 512),
         ("execution.max_num_seqs", 7),
         ("teacher.max_concurrency", 3),
@@ -121,7 +162,7 @@ def test_how_it_runs_reruns_nothing(demo_copy, path, value):
 
 
 def test_threads_rerun_nothing(demo):
-    assert planned(demo, "--cores", "1", "--set-threads", "finetune=1", "losses=2") == {}
+    assert planned(demo, "--cores", "1", "--set-threads", "finetune=1", "losses_shard=2") == {}
 
 
 def test_a_comment_in_a_script_reruns_nothing(demo_copy):
