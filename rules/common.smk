@@ -51,7 +51,8 @@ DEMO_MODEL_FILES = [
 ]
 
 DEVICE = config["execution"]["device"]
-GPUS = config["execution"]["gpus"] if DEVICE == "cuda" else 0
+NODES = config["execution"]["nodes"]
+GPUS = config["execution"]["processes"] * NODES if DEVICE == "cuda" else 0
 # A cluster gives each job GPUs of its own. On one machine every job sees all of them, so each step takes all: two that
 # run at once would fill the same one.
 ONE_GPU = GPUS if workflow.local_exec else min(GPUS, 1)
