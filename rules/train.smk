@@ -24,13 +24,13 @@ rule finetune:
         env_file("train")
     threads: 2
     resources:
+        **STEP_OVER_NODES,
         python=python["train"],
         device=DEVICE,
         save_steps=config["execution"]["save_steps"],
         processes=config["execution"]["processes"],
         train_nodes=NODES,
         gpu=GPUS,
-        **STEP_OVER_NODES,
     params:
         method=METHOD["finetune"],
         base_model=lambda wildcards: config["base_model"]["path"],

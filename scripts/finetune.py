@@ -6,9 +6,9 @@ the text, or truncation at cutoff_len leaves no token of the response) is an err
 are held against what the dataset calls for.
 
 Training saves its whole state every --save-steps updates in a work folder beside the checkpoint, keyed by dataset, base
-model, options, seed, number of processes and library versions. Started again, it goes on from the last whole state and ends
-with the weights of an uninterrupted run. On SIGTERM or Ctrl-C it saves a state at the end of the step that is under way
-and ends with exit status 143. Only one program at a time trains in a work folder.
+model, options, seed, number of processes and library versions. Started again, it goes on from the last whole state and
+ends with the weights of an uninterrupted run. On SIGTERM or Ctrl-C it saves a state at the end of the step that is
+under way and ends with exit status 143. Only one program at a time trains in a work folder.
 
 With --nodes above 1 this program runs once, in a Slurm job of so many nodes but in no step of it, and starts the
 training on all of them by srun. srun kills its tasks when Slurm ends a job, so to save a state in time let Slurm send a
