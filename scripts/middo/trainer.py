@@ -101,14 +101,22 @@ def train() -> None:
             if args.world_size > 1:
                 # Torchrun kills the others when the first ends, and rank 0 writes last.
                 args.distributed_state.wait_for_everyone()
-                dist.destroy_process_group()
-            sys.exit(STOPPED)
+            _end(STOPPED)
 
     # Resuming several processes on a CPU, transformers 4.57.6 asks for the optimizer's state on "cpu:0", "cpu:1", …
     torch.serialization.register_package(
         15, lambda storage: None, lambda storage, location: storage if location.startswith("cpu:") else None
     )
     run_exp(callbacks=[SaveOnSignal()])
+    _end(0)
+
+
+def _end(status: int) -> None:
+    """End this process, whose work is done, as it is: while Python takes itself down, a thread of torch's now and then
+    aborts it ("terminate called without an active exception"), and a training that was whole would count as failed."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":
