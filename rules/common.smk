@@ -57,7 +57,8 @@ DEMO_MODEL_FILES = [
 REVISION = commit(config["base_model"]["path"], config["base_model"]["revision"])
 
 DEVICE = config["execution"]["device"]
-GPUS = config["execution"]["gpus"] if DEVICE == "cuda" else 0
+NODES = config["execution"]["nodes"]
+GPUS = config["execution"]["processes"] * NODES if DEVICE == "cuda" else 0
 # A cluster gives each job GPUs of its own. On one machine every job sees all of them, so each step takes all: two that
 # run at once would fill the same one.
 ONE_GPU = GPUS if workflow.local_exec else min(GPUS, 1)
@@ -67,7 +68,7 @@ if GPUS and workflow.local_exec and "gpu" not in workflow.global_resources:
 # What slurm/config.yaml reckons the memory of jobs from.
 os.environ.update(
     MODEL_MB=str(megabytes(model_folder(config["base_model"]["path"], config["base_model"]["revision"]))),
-    PROCESSES=str(config["execution"]["gpus"]),
+    PROCESSES=str(config["execution"]["processes"]),
 )
 
 # Environments by kind of work; vLLM's pins differ on a CPU.

@@ -1,5 +1,11 @@
 # A version's model: always the base model, tuned on that version's dataset.
 
+# What the Slurm executor wants to know of a job that calls srun itself; for one that does not it must not be there.
+# Without tasks_per_gpu it would ask for `tasks` tasks on each GPU.
+STEP_OVER_NODES = dict(nodes=NODES, tasks=NODES, tasks_per_gpu=0, mpi="srun")
+if NODES == 1 or workflow.local_exec:
+    STEP_OVER_NODES = {}
+
 
 rule finetune:
     input:
@@ -18,9 +24,12 @@ rule finetune:
         env_file("train")
     threads: 2
     resources:
+        **STEP_OVER_NODES,
         python=python["train"],
         device=DEVICE,
         save_steps=config["execution"]["save_steps"],
+        processes=config["execution"]["processes"],
+        train_nodes=NODES,
         gpu=GPUS,
     params:
         method=METHOD["finetune"],
@@ -31,8 +40,8 @@ rule finetune:
         seed=config["seed"],
         on_unencodable=config["dataset"]["on_unencodable"],
     shell:
-        "{resources.python:q} scripts/finetune.py --dataset {input.dataset} --base-model {params.base_model:q}"
+        "exec {resources.python:q} scripts/finetune.py --dataset {input.dataset} --base-model {params.base_model:q}"
         " --revision {params.revision} --training {params.training:q} --seed {params.seed}"
         " --on-unencodable {params.on_unencodable} --checkpoint {output.checkpoint} --sha256 {output.sha256}"
-        " --report {output.report} --dropped {output.dropped} --device {resources.device} --processes {resources.gpu}"
-        " --save-steps {resources.save_steps} --log {log}"
+        " --report {output.report} --dropped {output.dropped} --device {resources.device}"
+        " --processes {resources.processes} --nodes {resources.train_nodes} --save-steps {resources.save_steps} --log {log}"

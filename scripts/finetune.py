@@ -6,8 +6,13 @@ the text, or truncation at cutoff_len leaves no token of the response) is an err
 are held against what the dataset calls for.
 
 Training saves its whole state every --save-steps updates in a work folder beside the checkpoint, keyed by dataset, base
-model, options, seed and library versions. Started again, it goes on from the last whole state and ends with the weights
-of an uninterrupted run. Only one program at a time trains in a work folder.
+model, options, seed, number of processes and library versions. Started again, it goes on from the last whole state and
+ends with the weights of an uninterrupted run. On SIGTERM or Ctrl-C it saves a state at the end of the step that is
+under way and ends with exit status 143. Only one program at a time trains in a work folder.
+
+With --nodes above 1 this program runs once, in a Slurm job of so many nodes but in no step of it, and starts the
+training on all of them by srun. srun kills its tasks when Slurm ends a job, so to save a state in time let Slurm send a
+signal to the steps before, for instance by sbatch's --signal=TERM@600.
 
 --checkpoint gets the model in Hugging Face form without optimizer or trainer state; --sha256 a list of its files in the
 form of `sha256sum`, with paths relative to the checkpoint folder (cd checkpoint && sha256sum -c ../checkpoint.sha256);
@@ -25,6 +30,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -33,17 +39,20 @@ from typing import Any
 
 import yaml
 
-from middo import llamafactory, program
-from middo.child import run_child
+from middo import launch, llamafactory, program
+from middo.child import running, wait_for
 from middo.files import read_json, sha256_file, sync_folder, write_json, write_jsonl, write_text
 from middo.llamafactory import EncodedRow
 from middo.program import Progress, UserError, say
 from middo.rows import read_dataset
 from middo.states import last_whole_state
-from middo.work import clear_work, work_folder
+from middo.trainer import SIGNALS, STOPPED
+from middo.work import finish, restored, work_folder
 
-# A killed predecessor's children need a moment to end.
-LOCK_SECONDS = 15.0
+# What a stopped training may take to end its step and to save its state, which for 8B parameters takes minutes.
+STOP_SECONDS = 600.0
+# A training whose program was killed may be at that still.
+LOCK_SECONDS = STOP_SECONDS + 60.0
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt")
 NOT_THE_MODEL = ("trainer_state.json", "all_results.json", "train_results.json")
 
@@ -62,31 +71,31 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument("--dropped", type=Path, required=True, help="dropped.jsonl to write")
     made.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     made.add_argument("--save-steps", type=int, default=100, help="updates between two saved states")
-    made.add_argument("--processes", type=int, default=1, help="processes on this machine: one per GPU")
+    made.add_argument("--processes", type=int, default=1, help="processes on each node; with cuda one per GPU")
+    made.add_argument("--nodes", type=int, default=1, help="nodes; for more than one this must run as a Slurm job")
     return made
 
 
 def main(args: argparse.Namespace) -> None:
     started = time.monotonic()
-    if args.device == "cpu" and args.processes > 1:
-        # transformers 4.57.6 cannot resume several processes on a CPU: they ask for a device "cpu:0".
-        raise UserError("--processes: on a CPU there can be only one.")
     training = llamafactory.training_options(args.training)
-    options = llamafactory.launch_options(training, args.base_model, args.revision, args.seed, args.device)
+    options = launch.launch_options(training, args.base_model, args.revision, args.seed, args.device)
     options["save_steps"] = args.save_steps
     # Beside the checkpoint: what is finished there is moved, not copied.
     work = work_folder(args.checkpoint.with_name("finetune"), "finetune", _work_key(args, training))
+    outputs = [args.checkpoint, args.sha256, args.report, args.dropped]
     with _lock(work) as lock:
-        encoded = llamafactory.encode_rows(read_dataset(args.dataset), training, args.base_model, args.revision)
-        kept, dropped = _split(encoded, args)
-        _train(args, options, kept, work, lock)
-        report = _check(args, options, kept, work / "run")
-        _publish(work / "run", work / "model", args.checkpoint)
-        write_text(args.sha256, _checksums(args.checkpoint))
-        write_jsonl(args.dropped, dropped)
-        report |= {"dropped": len(dropped), "seconds": round(time.monotonic() - started, 1)}
-        write_json(args.report, report | {"processes": max(args.processes, 1), "base_model": args.base_model})
-    clear_work(args.checkpoint.with_name("finetune"))
+        if not restored(work, outputs):
+            encoded = llamafactory.encode_rows(read_dataset(args.dataset), training, args.base_model, args.revision)
+            kept, dropped = _split(encoded, args)
+            _train(args, options, kept, work, lock)
+            report = _check(args, options, kept, work / "run")
+            _publish(work / "run", work / "model", args.checkpoint)
+            write_text(args.sha256, _checksums(args.checkpoint))
+            write_jsonl(args.dropped, dropped)
+            report |= {"dropped": len(dropped), "seconds": round(time.monotonic() - started, 1)}
+            write_json(args.report, report | {"processes": _world_size(args), "base_model": args.base_model})
+        finish(work, outputs)
 
 
 def _work_key(args: argparse.Namespace, training: dict[str, Any]) -> dict[str, Any]:
@@ -98,7 +107,7 @@ def _work_key(args: argparse.Namespace, training: dict[str, Any]) -> dict[str, A
         "seed": args.seed,
         "on_unencodable": args.on_unencodable,
         "device": args.device,
-        "processes": args.processes,
+        "world_size": _world_size(args),
         "libraries": llamafactory.library_versions(),
     }
 
@@ -110,6 +119,7 @@ def _lock(work: Path) -> Iterator[int]:
     Raises UserError where another program holds it for longer than LOCK_SECONDS.
     """
     with open(work / "lock", "w") as stream:
+        told = False
         deadline = time.monotonic() + LOCK_SECONDS
         while True:
             try:
@@ -118,6 +128,9 @@ def _lock(work: Path) -> Iterator[int]:
             except BlockingIOError as error:
                 if time.monotonic() > deadline:
                     raise UserError(f"Another finetuning is at work in {work}; wait for its end or stop it.") from error
+                if not told:
+                    say(f"waiting for another finetuning in {work}, which may be saving its state, to end")
+                    told = True
                 time.sleep(0.2)
         yield stream.fileno()
 
@@ -141,7 +154,7 @@ def _split(encoded: list[EncodedRow], args: argparse.Namespace) -> tuple[list[En
 def _train(args: argparse.Namespace, options: dict[str, Any], kept: list[EncodedRow], work: Path, lock: int) -> None:
     """Run LLaMA-Factory to its end in work/run, from the last whole state if there is one."""
     run = work / "run"
-    state = last_whole_state(run, max(args.processes, 1))
+    state = last_whole_state(run, _world_size(args))
     if state is None:
         shutil.rmtree(run, ignore_errors=True)
     llamafactory.save_tokenized(kept, work / "tokenized")
@@ -153,15 +166,31 @@ def _train(args: argparse.Namespace, options: dict[str, Any], kept: list[Encoded
     steps = _steps(args, options, len(kept), options.get("per_device_train_batch_size", 8))
     watch = _follow(run / "trainer_log.jsonl", steps, state.step if state else 0)
     say(f"training on {len(kept)} rows in {steps} steps")
-    status = run_child(
-        llamafactory.launch_command(work / "options.yaml"),
-        llamafactory.launch_environment(args.base_model, args.device, args.processes),
-        hold=[lock],
-        watch=watch,
-    )
+    status = _run(args, work, lock, watch)
+    if status in (STOPPED, *(-kind for kind in SIGNALS)):
+        state = last_whole_state(run, _world_size(args))
+        say(f"stopped by a signal; training goes on from step {state.step if state else 0} when started again")
+        sys.exit(STOPPED)
     if status:
         raise UserError(f"LLaMA-Factory ended with exit status {status}.{_tail(args.log)}")
     watch()
+
+
+def _run(args: argparse.Namespace, work: Path, lock: int, watch: Callable[[], None]) -> int:
+    """Exit status of LLaMA-Factory; STOPPED where SIGTERM or Ctrl-C stopped this program, once a state is saved."""
+    command = launch.launch_command(work / "options.yaml", args.nodes)
+    environment = launch.launch_environment(args.base_model, args.device, args.processes, args.nodes)
+    # Again and again, since one that comes while torchrun starts its workers reaches none.
+    stopping = {"stop": launch.STOP_SIGNAL, "grace": STOP_SECONDS, "again": 5.0}
+    try:
+        with running(command, environment, hold=[lock], **stopping) as child:
+            try:
+                return wait_for(child, watch)
+            except (SystemExit, KeyboardInterrupt):
+                say("asked to stop: training saves its state at the end of this step")
+                raise
+    except (SystemExit, KeyboardInterrupt):
+        return STOPPED
 
 
 def _follow(log: Path, steps: int, done: int) -> Callable[[], None]:
@@ -200,7 +229,7 @@ def _steps(args: argparse.Namespace, options: dict[str, Any], rows: int, batch_s
 
 def _world_size(args: argparse.Namespace) -> int:
     """Processes of this training on all machines."""
-    return max(args.processes, 1) * int(os.environ.get("NNODES", "1"))
+    return args.processes * args.nodes
 
 
 def _check(args: argparse.Namespace, options: dict[str, Any], kept: list[EncodedRow], run: Path) -> dict[str, Any]:

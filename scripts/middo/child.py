@@ -1,10 +1,10 @@
 """Child processes that see no secrets and never outlive the program that started them."""
 
+import math
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,11 +21,11 @@ _NO_REPORTS = {
     "DO_NOT_TRACK": "1",
 }
 
-# Reads its standard input, which ends when the starting program does, however that dies; then stops the process group.
+# Reads its standard input, which ends when the starting program does, however that dies, or wants the group stopped.
 # Dead processes that nobody reaps, as in a container without an init, do not count as the group.
 _GUARD = """
 import glob, os, signal, sys, time
-group, grace = sys.argv[1], float(sys.argv[2])
+group, kind, grace, again = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), float(sys.argv[4])
 def alive():
     for path in glob.glob("/proc/[0-9]*/stat"):
         try:
@@ -35,14 +35,23 @@ def alive():
         if owner == group and state not in "ZX":
             return True
     return False
-if sys.stdin.buffer.read():
-    sys.exit()
-for kind in (signal.SIGTERM, signal.SIGKILL):
-    deadline = time.monotonic() + grace
-    if alive():
+def send(kind):
+    try:
         os.killpg(int(group), kind)
-    while alive() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    except ProcessLookupError:
+        pass
+sys.stdin.buffer.read()
+start = due = time.monotonic()
+while alive() and time.monotonic() < start + grace:
+    if time.monotonic() >= due:
+        send(kind)
+        due += again
+    time.sleep(0.05)
+if alive():
+    send(signal.SIGKILL)
+end = time.monotonic() + 60
+while alive() and time.monotonic() < end:
+    time.sleep(0.05)
 """
 
 
@@ -68,14 +77,17 @@ def running(
     output: IO | None = None,
     hold: Sequence[int] = (),
     cwd: Path | None = None,
+    stop: int = signal.SIGTERM,
+    grace: float = GRACE_SECONDS,
+    again: float = math.inf,
 ) -> Iterator[subprocess.Popen]:
     """Run `command` in a process group of its own while the block runs; at its end the whole group is stopped.
 
     It is stopped too when this program is killed, even by SIGKILL: a guard process waits for that. SIGTERM ends the
-    block (exit status 143) and so the group. `output` takes stdout and stderr; without it they go where ours go. `hold`
+    block (exit status 143) and so the group. The group is stopped by the signal `stop`, repeated every `again` seconds,
+    and by SIGKILL after `grace` seconds. `output` takes stdout and stderr; without it they go where ours go. `hold`
     are file descriptors, for instance of a lock, that stay open in child and guard until both are gone.
     """
-    previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     child = subprocess.Popen(
         command,
         env=environment,
@@ -86,55 +98,49 @@ def running(
         pass_fds=hold,
         cwd=cwd,
     )
+    # It inherits the mask: a SIGTERM for all processes, as Slurm sends it, must leave the guard.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
     guard = subprocess.Popen(
-        [sys.executable, "-c", _GUARD, str(child.pid), str(GRACE_SECONDS)],
+        [sys.executable, "-c", _GUARD, *map(str, (child.pid, int(stop), grace, again))],
         stdin=subprocess.PIPE,
         start_new_session=True,
         pass_fds=hold,
     )
+    previous = signal.signal(signal.SIGTERM, _exit_once)
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         yield child
     finally:
-        _stop(child)
-        guard.communicate(b"stopped")
+        guard.stdin.close()
+        guard.wait()
+        child.wait()
         signal.signal(signal.SIGTERM, previous)
+
+
+def _exit_once(*_: object) -> None:
+    """Exit with status 143; further signals must not cut short the stopping."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + signal.SIGTERM)
 
 
 def run_child(
     command: Sequence[str],
     environment: dict[str, str],
     output: IO | None = None,
-    hold: Sequence[int] = (),
     cwd: Path | None = None,
     watch: Callable[[], None] | None = None,
     every: float = 0.5,
 ) -> int:
     """Run `command` to its end as `running` does and return its exit status; call `watch` every `every` seconds."""
-    with running(command, environment, output, hold, cwd) as child:
-        while True:
-            try:
-                return child.wait(timeout=every)
-            except subprocess.TimeoutExpired:
-                if watch:
-                    watch()
+    with running(command, environment, output, cwd=cwd) as child:
+        return wait_for(child, watch, every)
 
 
-def _stop(child: subprocess.Popen) -> None:
-    """SIGTERM for the group, SIGKILL for what is left of it after the grace period."""
-    _signal_group(child.pid, signal.SIGTERM)
-    deadline = time.monotonic() + GRACE_SECONDS
-    while _signal_group(child.pid, 0) and time.monotonic() < deadline:
-        # Reaped here, or the group would seem to live on as a zombie.
-        child.poll()
-        time.sleep(0.02)
-    _signal_group(child.pid, signal.SIGKILL)
-    child.wait()
-
-
-def _signal_group(group: int, kind: int) -> bool:
-    """Whether the group still existed to take the signal."""
-    try:
-        os.killpg(group, kind)
-    except ProcessLookupError:
-        return False
-    return True
+def wait_for(child: subprocess.Popen, watch: Callable[[], None] | None = None, every: float = 0.5) -> int:
+    """The exit status of `child`, once it ends; until then `watch` is called every `every` seconds."""
+    while True:
+        try:
+            return child.wait(timeout=every)
+        except subprocess.TimeoutExpired:
+            if watch:
+                watch()

@@ -1,4 +1,4 @@
-"""All that touches LLaMA-Factory 0.9.5: how it encodes rows, the options it is started with, the steps it must take.
+"""What LLaMA-Factory 0.9.5 makes of rows: their tokens, and the steps that it must take. See launch.py for its start.
 
 Rows are encoded by its own converter, template and supervised processor, so that losses are those of training. Training
 reads the very rows that were encoded and checked here, through its option `tokenized_path`: nothing can be dropped on
@@ -10,12 +10,10 @@ import json
 import math
 import os
 import shutil
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from middo.child import safe_environment
 from middo.files import sha256_file
 from middo.program import UserError
 
@@ -178,56 +176,6 @@ def save_tokenized(encoded: Iterable[EncodedRow], folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     DatasetDict({"train": Dataset.from_dict(columns)}).save_to_disk(str(temporary))
     os.replace(temporary, folder)
-
-
-def launch_options(
-    training: dict[str, Any], model: str, revision: str | None, seed: int, device: str
-) -> dict[str, Any]:
-    """The options of `llamafactory-cli train`: the workflow's own, then the user's, then what fits the device.
-
-    Paths of data and output are left to the caller. Raises UserError for options that need a GPU on a CPU.
-    """
-    defaults: dict[str, Any] = {"logging_steps": 1, "overwrite_cache": True}
-    if device == "cpu":
-        needs_gpu = [key for key in ("deepspeed", "enable_liger_kernel", "bf16", "fp16") if training.get(key)]
-        if needs_gpu:
-            raise UserError(f"training.{needs_gpu[0]}: not possible with execution.device: cpu; set it to null.")
-        defaults |= {"flash_attn": "sdpa", "disable_gradient_checkpointing": True, "dataloader_pin_memory": False}
-    own = {
-        "model_name_or_path": model,
-        "model_revision": revision or "main",
-        "do_train": True,
-        "dataset": "rows",
-        "seed": seed,
-        "report_to": "none",
-        "save_strategy": "steps",
-        "save_total_limit": 1,
-        "save_only_model": False,
-        "trust_remote_code": False,
-        "use_cpu": device == "cpu",
-    }
-    return defaults | training | own
-
-
-def launch_environment(model: str, device: str, processes: int) -> dict[str, str]:
-    """The environment of LLaMA-Factory's command line. Over several machines, NNODES, NODE_RANK, MASTER_ADDR and
-    MASTER_PORT are taken from ours, as it reads them."""
-    hub = not is_local(model)
-    environment = safe_environment(keep=["HF_TOKEN"] if hub else [])
-    environment |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", "LLAMAFACTORY_VERBOSITY": "INFO"}
-    if not hub:
-        environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-    if device == "cpu":
-        environment["CUDA_VISIBLE_DEVICES"] = ""
-    else:
-        # DeepSpeed wants torchrun for one GPU too.
-        environment |= {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": str(max(processes, 1))}
-    return environment
-
-
-def launch_command(options: Path) -> list[str]:
-    """`llamafactory-cli train` of this interpreter's environment."""
-    return [sys.executable, "-m", "llamafactory.cli", "train", str(options)]
 
 
 def deepspeed_identity(training: dict[str, Any]) -> str | None:

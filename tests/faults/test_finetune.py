@@ -2,82 +2,26 @@
 
 import fcntl
 import json
-import os
 import shutil
-import signal
 import subprocess
-import time
 import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from heavy import PYTHON, tiny, train_python  # noqa: F401
+from heavy import tiny, train_python  # noqa: F401
+from trainings import command, kill_after_a_state, whole  # noqa: F401
 
 from middo.child import run_child, safe_environment
 from middo.files import read_json, read_jsonl
 from middo.llamafactory import expected_steps
 from middo.states import last_whole_state
-
-TRAINING = {
-    "stage": "sft",
-    "finetuning_type": "full",
-    "template": "default",
-    "cutoff_len": 64,
-    "num_train_epochs": 1,
-    "learning_rate": 1.0e-3,
-    "lr_scheduler_type": "cosine",
-    "warmup_ratio": 0.03,
-    "per_device_train_batch_size": 4,
-    "gradient_accumulation_steps": 1,
-    "deepspeed": None,
-}
+from middo.work import forget_finished
 
 
-def command(tiny: Path, out: Path, *more: str) -> list[str]:  # noqa: F811
-    return [
-        *["scripts/finetune.py", "--dataset", tiny / "dataset.jsonl", "--base-model", tiny / "base"],
-        *["--training", json.dumps(TRAINING), "--seed", "7", "--device", "cpu", "--save-steps", "4"],
-        *["--checkpoint", out / "checkpoint", "--sha256", out / "checkpoint.sha256", "--log", out / "finetune.log"],
-        *["--processes", "0", "--report", out / "finetune.json", "--dropped", out / "dropped.jsonl", *more],
-    ]
-
-
-def processes_naming(text: str) -> list[str]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().decode(errors="replace")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if text in line:
-            found.append(line)
-    return found
-
-
-def kill_after_first_state(arguments: list, out: Path) -> Path:
-    """Start a finetuning, kill it with SIGKILL as soon as a state is saved, and return that state's folder."""
-    process = subprocess.Popen([PYTHON, *arguments], cwd=ROOT, start_new_session=True, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 180
-    while not (saved := list(out.glob(".work/finetune-*/run/checkpoint-*/trainer_state.json"))):
-        assert process.poll() is None and time.monotonic() < deadline, (out / "finetune.log").read_text()[-3000:]
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    deadline = time.monotonic() + 20
-    while running := processes_naming(str(out / ".work")):
-        assert time.monotonic() < deadline, f"still training unseen: {running}"
-        time.sleep(0.05)
-    return saved[0].parent
-
-
-def test_killed_training_ends_with_the_weights_of_an_undisturbed_one(tiny, tmp_path):  # noqa: F811
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = train_python(*command(tiny, whole, "--on-unencodable", "drop"))
-    assert done.returncode == 0, done.stdout
-
-    arguments = command(tiny, killed, "--on-unencodable", "drop")
-    kill_after_first_state(arguments, killed)
+def test_killed_training_ends_with_the_weights_of_an_undisturbed_one(tiny, whole, tmp_path):  # noqa: F811
+    killed = tmp_path / "killed"
+    arguments = command(tiny, killed)
+    kill_after_a_state(arguments, killed)
     states = sorted(killed.glob(".work/finetune-*/run/checkpoint-*"))
     step = last_whole_state(states[0].parent, 1).step
     assert 0 < step < 60, "killed in the middle"
@@ -96,7 +40,8 @@ def test_killed_training_ends_with_the_weights_of_an_undisturbed_one(tiny, tmp_p
     names = {path.name for path in (whole / "checkpoint").iterdir()}
     assert {"model.safetensors", "config.json", "generation_config.json", "chat_template.jinja"} <= names
     assert not {name for name in names if name.endswith((".bin", ".pt", ".pth")) or name.startswith("train")}
-    assert not (whole / ".work").exists() and not (killed / ".work").exists()
+    forget_finished(killed / "finetune.json")
+    assert not (killed / ".work").exists(), "states and all else that training needed"
     for out in (whole, killed):
         report = read_json(out / "finetune.json")
         assert (report["rows"], report["steps"], report["dropped"]) == (239, 60, 1)
@@ -107,7 +52,7 @@ def test_killed_training_ends_with_the_weights_of_an_undisturbed_one(tiny, tmp_p
     assert "cutoff_len 64" in read_jsonl(whole / "dropped.jsonl")[0]["reason"]
 
 
-def test_a_second_program_on_the_same_work_stops(tmp_path, monkeypatch):
+def test_a_second_program_on_the_same_work_waits_and_says_so_then_stops(tmp_path, monkeypatch, capsys):
     import finetune
 
     from middo.program import UserError
@@ -117,6 +62,7 @@ def test_a_second_program_on_the_same_work_stops(tmp_path, monkeypatch):
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="Another finetuning"), finetune._lock(tmp_path):
             pass
+    assert capsys.readouterr().err.count("waiting for another finetuning") == 1
     with finetune._lock(tmp_path) as descriptor:
         assert descriptor > 2
 
