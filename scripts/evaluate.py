@@ -37,12 +37,9 @@ from middo.program import Progress, UserError, say
 from middo.server import serving
 from middo.work import finish, restored, work_folder
 
-# No question ever leaves the machine, and nothing is asked of a hub.
+# No question ever leaves the machine.
 OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "HF_DATASETS_OFFLINE": "1",
     "HF_EVALUATE_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
     "NO_PROXY": "127.0.0.1",
     "no_proxy": "127.0.0.1",
     "PYTHONUTF8": "1",

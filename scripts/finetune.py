@@ -179,7 +179,7 @@ def _train(args: argparse.Namespace, options: dict[str, Any], kept: list[Encoded
 def _run(args: argparse.Namespace, work: Path, lock: int, watch: Callable[[], None]) -> int:
     """Exit status of LLaMA-Factory; STOPPED where SIGTERM or Ctrl-C stopped this program, once a state is saved."""
     command = launch.launch_command(work / "options.yaml", args.nodes)
-    environment = launch.launch_environment(args.base_model, args.device, args.processes, args.nodes)
+    environment = launch.launch_environment(args.device, args.processes, args.nodes)
     # Again and again, since one that comes while torchrun starts its workers reaches none.
     stopping = {"stop": launch.STOP_SIGNAL, "grace": STOP_SECONDS, "again": 5.0}
     try:

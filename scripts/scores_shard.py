@@ -126,8 +126,6 @@ def rate_parts(
 def prepare_process(device: str) -> None:
     """Settings that vLLM reads when it is imported."""
     os.environ.update(
-        HF_HUB_OFFLINE="1",
-        TRANSFORMERS_OFFLINE="1",
         VLLM_NO_USAGE_STATS="1",
         DO_NOT_TRACK="1",
         # The engine in this process: killed with it, and nothing of it left behind.

@@ -55,8 +55,8 @@ while alive() and time.monotonic() < end:
 """
 
 
-def safe_environment(keep: Sequence[str] = ()) -> dict[str, str]:
-    """The environment for a child: no variable whose name looks like a secret's, except those in `keep`.
+def safe_environment() -> dict[str, str]:
+    """The environment for a child: no variable whose name looks like a secret's.
 
     Reports to tracking services are off, and the folder of this interpreter leads PATH, so that the commands of this
     environment are found.
@@ -64,7 +64,7 @@ def safe_environment(keep: Sequence[str] = ()) -> dict[str, str]:
     allowed = {
         name: value
         for name, value in os.environ.items()
-        if name in keep or not name.upper().endswith(_SECRET_ENDINGS) and name.upper() != "API_KEY"
+        if not name.upper().endswith(_SECRET_ENDINGS) and name.upper() != "API_KEY"
     }
     folder = str(Path(sys.executable).parent)
     return allowed | _NO_REPORTS | {"PATH": os.pathsep.join([folder, allowed.get("PATH", os.defpath)])}

@@ -5,7 +5,6 @@ are made only where the next token has a label, in slices, so that memory follow
 Finished parts are kept in a work folder; which rows form a batch depends on rows and budget alone, never on restarts.
 """
 
-import os
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from middo.files import atomic, sha256_file
-from middo.llamafactory import IGNORE, EncodedRow, is_local, library_versions, model_identity
+from middo.llamafactory import IGNORE, EncodedRow, library_versions, model_identity
 from middo.program import Progress, UserError, say
 
 PART_ROWS = 512
@@ -60,8 +59,6 @@ def batches_of(rows: Sequence[EncodedRow], token_budget: int) -> list[list[int]]
 
 def load_causal_lm(model: str, revision: str | None, device: str) -> Any:
     """The model in eval mode on `device`, bfloat16 on a GPU, float32 on a CPU."""
-    if is_local(model):
-        os.environ["HF_HUB_OFFLINE"] = "1"
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from middo import trainer
 from middo.child import safe_environment
-from middo.llamafactory import is_local
 from middo.program import UserError
 
 # The signal that stops a training and saves its state: srun kills its tasks on SIGTERM, but passes this on.
@@ -46,16 +45,12 @@ def launch_options(
     return defaults | training | own
 
 
-def launch_environment(model: str, device: str, processes: int, nodes: int) -> dict[str, str]:
+def launch_environment(device: str, processes: int, nodes: int) -> dict[str, str]:
     """The environment of a training with `processes` processes on each of `nodes` nodes."""
-    hub = not is_local(model)
-    environment = safe_environment(keep=["HF_TOKEN"] if hub else [])
-    environment = {name: value for name, value in environment.items() if name not in _FOREIGN}
+    environment = {name: value for name, value in safe_environment().items() if name not in _FOREIGN}
     environment |= {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1", "LLAMAFACTORY_VERBOSITY": "INFO"}
     # The trainer stands in a folder whose modules bear names of libraries.
     environment["PYTHONSAFEPATH"] = "1"
-    if not hub:
-        environment |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     if device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
         if processes > 1 and environment.get("OMP_NUM_THREADS", "").isdecimal():

@@ -74,17 +74,10 @@ def library_versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in ("llamafactory", "transformers", "torch")}
 
 
-def is_local(model: str) -> bool:
-    """Whether the model is a folder, for which nothing may be asked on the net."""
-    return Path(model).is_dir()
-
-
 def encode_rows(
     rows: Iterable[dict], training: dict[str, Any], model: str, revision: str | None = None
 ) -> list[EncodedRow]:
     """Encode dataset rows as LLaMA-Factory does for training `model` with the options `training`, in their order."""
-    if is_local(model):
-        os.environ["HF_HUB_OFFLINE"] = "1"
     from llamafactory.data.converter import AlpacaDatasetConverter
     from llamafactory.data.parser import DatasetAttr
 

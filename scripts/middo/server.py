@@ -53,7 +53,7 @@ def serving(
 
 def server_environment(python: str, device: str) -> dict[str, str]:
     """Environment variables of the server: no secrets, the commands of its own environment before ours."""
-    environment = safe_environment() | {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    environment = safe_environment() | {"VLLM_NO_USAGE_STATS": "1"}
     environment["PATH"] = os.pathsep.join([str(Path(python).parent), environment["PATH"]])
     return environment | (CPU_ENVIRONMENT if device == "cpu" else {})
 

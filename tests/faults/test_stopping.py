@@ -108,13 +108,13 @@ def test_processes_share_the_threads_and_know_their_number(monkeypatch, tmp_path
     for name in ("MASTER_PORT", "LOCAL_RANK", "NODE_RANK"):
         monkeypatch.setenv(name, "7")
     monkeypatch.setenv("OMP_NUM_THREADS", "9")
-    alone = launch_environment(str(tmp_path), "cpu", 1, 1)
+    alone = launch_environment("cpu", 1, 1)
     assert "FORCE_TORCHRUN" not in alone and alone["OMP_NUM_THREADS"] == "9"
-    several = launch_environment(str(tmp_path), "cpu", 4, 3)
+    several = launch_environment("cpu", 4, 3)
     expected = {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "4", "NNODES": "3", "OMP_NUM_THREADS": "2"}
     assert {name: several[name] for name in expected} == expected
-    assert launch_environment(str(tmp_path), "cpu", 12, 1)["OMP_NUM_THREADS"] == "1"
-    assert launch_environment(str(tmp_path), "cuda", 1, 1)["FORCE_TORCHRUN"] == "1"
+    assert launch_environment("cpu", 12, 1)["OMP_NUM_THREADS"] == "1"
+    assert launch_environment("cuda", 1, 1)["FORCE_TORCHRUN"] == "1"
     assert not {"MASTER_PORT", "LOCAL_RANK", "NODE_RANK"} & set(several), "what another launcher left"
 
 

@@ -1,5 +1,7 @@
 """The demo on a real Slurm of two nodes, disturbed in every way that jobs die of, against an undisturbed local run."""
 
+import json
+import shutil
 import signal
 import time
 
@@ -7,6 +9,7 @@ import cluster as toy
 import numpy as np
 import polars as pl
 import pytest
+from build_env import fingerprint
 from conftest import make_checkout, snakemake
 from watched import Watched, slurm
 
@@ -178,3 +181,94 @@ def test_jobs_ask_for_what_the_profile_says(disturbed):
 
 def _comments(run):
     return {job["Comment"] for job in run.jobs.values()}
+
+
+@pytest.fixture
+def world(demo, tmp_path):
+    """A checkout that has the demo's world and base model, and nothing else yet."""
+    folder = make_checkout(tmp_path / "checkout")
+    shutil.copytree(demo / "results/demo/world", folder / "results/demo/world")
+    shutil.copytree(demo / ".snakemake/metadata", folder / ".snakemake/metadata")
+    return folder
+
+
+def test_a_job_killed_for_its_memory_is_given_more(cluster, world):
+    memory = "base_losses_shard:mem_mb=150 if attempt == 1 else 3000"
+    run = Watched(world, "results/demo/seed/base_losses.parquet", *DEMO, "--set-resources", memory)
+    run.finish(seconds=300)
+    first, second = sorted(run.all("rule_base_losses_shard"), key=lambda job: int(job["JobId"]))
+    assert "mem=150M" in first["TRES"] and first["JobState"] in ("OUT_OF_MEMORY", "FAILED", "CANCELLED"), first
+    assert "mem=3000M" in second["TRES"] and second["JobState"] == "COMPLETED"
+
+
+def test_two_nodes_train_what_two_processes_on_one_do(cluster, world):
+    target = "results/demo/seed/checkpoint.sha256"
+    edit(world / "config/demo.yaml", "processes: 1", "processes: 1\n  nodes: 2")
+    run = Watched(world, target, *DEMO)
+    run.finish(seconds=400)
+    (job,) = run.all("rule_finetune")
+    assert job["NumNodes"] == "2" and job["NumTasks"] == "2" and job["JobState"] == "COMPLETED"
+    over_nodes = (world / target).read_bytes()
+    shutil.rmtree(world / "results/demo/seed")
+    edit(world / "config/demo.yaml", "processes: 1\n  nodes: 2", "processes: 2")
+    snakemake(world, target, *DEMO, "--cores", "2")
+    assert (world / target).read_bytes() == over_nodes
+    report = json.loads((world / "results/demo/seed/finetune.json").read_text())
+    assert report["steps"] == 25 and report["rows_per_update"] == 16
+
+
+@pytest.fixture
+def eight_billion(checkout):
+    """A checkout with a GPU config, the files of a model of 16 GB as far as sizes go, and a tuned seed version."""
+    model, seed = checkout / "model", checkout / "results/large/seed"
+    for folder in (model, seed / "checkpoint"):
+        folder.mkdir(parents=True)
+        for name in ("config.json", "tokenizer_config.json"):
+            (folder / name).write_text("{}")
+    with open(model / "model.safetensors", "wb") as stream:
+        stream.truncate(16_000_000_000)
+    row = {"instruction": "Say a.", "input": "", "output": "a"}
+    (checkout / "rows.json").write_text(json.dumps([row]))
+    (checkout / "heldout.jsonl").write_text(json.dumps({"question": "a?", "answer": "a"}) + "\n")
+    config = {
+        "experiment": "large",
+        "base_model": {"path": "model"},
+        "dataset": {"path": "rows.json"},
+        "evaluation": {"benchmarks": [], "custom": [{"name": "own", "path": "heldout.jsonl", "type": "qa"}]},
+        "execution": {"shards": 2},
+    }
+    (checkout / "large.json").write_text(json.dumps(config))
+    # The environments of a GPU machine are not built for this: no job gets to its first line.
+    (checkout / ".venvs").unlink()
+    for name in ("train", "score", "neighbors", "refine", "evaluate"):
+        (checkout / ".venvs" / name / "bin").mkdir(parents=True)
+        (checkout / ".venvs" / name / "bin/python").touch()
+        (checkout / ".venvs" / name / "middo-fingerprint").write_text(fingerprint(name))
+    snakemake(checkout, "results/large/seed/dataset.jsonl", "--configfile", "large.json", "--cores", "1")
+    for name in ("finetune.json", "dropped.jsonl", "checkpoint.sha256"):
+        (seed / name).touch()
+    return checkout
+
+
+def test_an_8b_model_asks_for_a_node_of_eight_gpus_and_one_gpu_per_shard(cluster, eight_billion):
+    """Memory in MB by the formulas of the profile; nothing starts, since the nodes that have so much never answer."""
+    seed = "results/large/seed"
+    targets = [f"{seed}/losses.parquet", f"{seed}/scores.parquet", f"{seed}/eval.json", f"{seed}/base_losses.parquet"]
+    common = ["--configfile", "large.json", "--rerun-triggers", "mtime"]
+    asked = {}
+    for wanted, forced, jobs in ((targets, [], 7), ([f"{seed}/checkpoint.sha256"], ["--forcerun", "finetune"], 1)):
+        run = Watched(eight_billion, *wanted, *forced, *common)
+        run.wait("all are in the queue", lambda run=run, jobs=jobs: len(run.jobs) == jobs, 60)
+        run.process.send_signal(signal.SIGINT)
+        run.process.wait(timeout=60)
+        run.stop()
+        asked |= {job["Comment"].split("_wildcards_")[0].removeprefix("rule_"): job for job in run.jobs.values()}
+    expected = {
+        "finetune": ("cpu=64,mem=388000M,node=1,billing=64,gres/gpu=8", "12:00:00"),
+        "base_losses_shard": ("cpu=8,mem=36000M,node=1,billing=8,gres/gpu=1", "02:00:00"),
+        "losses_shard": ("cpu=8,mem=36000M,node=1,billing=8,gres/gpu=1", "02:00:00"),
+        "scores_shard": ("cpu=8,mem=36000M,node=1,billing=8,gres/gpu=1", "04:00:00"),
+        "evaluate": ("cpu=8,mem=38000M,node=1,billing=8,gres/gpu=1", "08:00:00"),
+    }
+    assert {rule: (job["TRES"], job["TimeLimit"]) for rule, job in asked.items()} == expected
+    assert {job["Partition"] for job in asked.values()} == {"gpu"}

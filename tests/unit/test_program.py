@@ -121,7 +121,6 @@ def test_children_see_no_secrets(monkeypatch):
         monkeypatch.setenv(name, "x")
     seen = safe_environment()
     assert "HARMLESS" in seen and not {"OPENAI_API_KEY", "HF_TOKEN", "aws_secret", "DB_PASSWORD"} & seen.keys()
-    assert safe_environment(keep=["HF_TOKEN"])["HF_TOKEN"] == "x"
 
 
 def test_no_child_outlives_a_killed_program(tmp_path):
