@@ -69,7 +69,7 @@ def disturbed(cluster, tmp_path_factory):
 
 
 def _node_goes_down(run):
-    job = run.wait("the seed is trained", lambda: in_training(run, "seed"), 600)
+    job = run.wait("the seed is trained", lambda: in_training(run, "seed"), 1500)
     node = job["NodeList"]
     slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     run.wait("the job is back in the queue", lambda: run.jobs[job["JobId"]]["Restarts"] == "1", 60)
