@@ -122,7 +122,8 @@ def _slurm_conf() -> str:
             "SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2,sched_min_interval=0",
             # Nodes may claim more than the machine has.
             "SlurmdParameters=config_overrides",
-            "ReturnToService=2",
+            # A node that was set down stays down until a test says otherwise.
+            "ReturnToService=0",
             "MinJobAge=600",
             "KillWait=5",
             # What a real cluster's cgroups do: a job above its memory is killed.
