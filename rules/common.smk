@@ -144,8 +144,8 @@ def pick(section, *keys):
 # What is asked of the teacher; and how it is reached, which changes none of its answers.
 TEACHER_IDENTITY = ["model", "base_url", "temperature", "top_p", "max_tokens", "attempts"]
 TEACHER_ACCESS = pick(config["teacher"], "api_key_env", "max_concurrency", "timeout", "max_retries", "command")
-# For the manifest: how it ran, as far as the config says it.
-EXECUTION = json.dumps({"execution": config["execution"], "teacher": json.loads(TEACHER_ACCESS)}, sort_keys=True)
+# For the manifest: the rest of the config, which shaped nothing.
+EXECUTION = json.dumps({"teacher": json.loads(TEACHER_ACCESS)} | {k: config[k] for k in ("evaluation", "execution")})
 
 
 def identity(wildcards):

@@ -45,7 +45,7 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument("--prompts", type=Path, nargs="+", required=True, help="prompt files that shaped the version")
     made.add_argument("--environments", nargs="+", default=["driver"], help="names in envs/ of all steps before this")
     made.add_argument("--settings", type=json.loads, required=True, help="identity settings, as JSON")
-    made.add_argument("--execution", type=json.loads, help="settings of how it ran, as JSON")
+    made.add_argument("--execution", type=json.loads, help="the rest of the config, as JSON")
     made.add_argument("--dataset", type=Path, required=True, help="dataset.jsonl to write")
     made.add_argument("--manifest", type=Path, required=True, help="manifest.json to write")
     return made
