@@ -19,7 +19,7 @@ from middo.files import sha256_file, sha256_json
 from middo.lineage import MADE_FROM, SEED_MADE_FROM, Fault, StoredAnswers, Version, load_version, version_names
 from middo.manifest import own_sha256
 from middo.program import UserError
-from middo.proofs import Fates, prove_made, prove_seed
+from middo.proofs import COUNTS, Fates, prove_made, prove_seed
 from middo.versions import SEED, predecessor
 
 # What a file or a field that nobody expected may raise.
@@ -51,23 +51,19 @@ def audit(results: Path, answers_root: Path) -> Audit:
     found.faults += answers.faults
     found.notes += answers.notes
     proven: dict[str, tuple[Version, Fates]] = {}
-    intact: dict[str, Version] = {}
     for name in version_names(results):
-        if not (results / name / "manifest.json").exists() and not (results / name / "dataset.jsonl").exists():
-            if name == SEED:
-                found.faults.append(Fault(str(results / name), "there is no seed: nothing can be traced back to it"))
-            else:
-                found.notes.append(f"{results / name}: not finished, and so not a version")
+        made = any((results / name / file).exists() for file in ("dataset.jsonl", "manifest.json"))
+        if not made and name != SEED:
+            found.notes.append(f"{results / name}: not finished, and so not a version")
             continue
         version, faults = check_bytes(results, name)
         found.faults += faults
-        line = {"version": name, "rows": None, "result": "changed"}
+        line = {"version": name, "rows": None, **dict.fromkeys(COUNTS), "manifest": None, "result": "changed"}
         found.lines.append(line)
         if version is None:
             continue
-        intact[name] = version
-        line |= {"rows": len(version.rows), "manifest": version.manifest["sha256"][:12]}
-        _prove(found, line, version, intact, proven, answers)
+        line |= {"rows": len(version.rows), "manifest": version.manifest["sha256"][:16]}
+        _prove(found, line, version, proven, answers)
     return found
 
 
@@ -75,7 +71,6 @@ def _prove(
     found: Audit,
     line: dict[str, Any],
     version: Version,
-    intact: dict[str, Version],
     proven: dict[str, tuple[Version, Fates]],
     answers: StoredAnswers,
 ) -> None:
@@ -85,12 +80,15 @@ def _prove(
         faults = list(_all(str(version.folder), lambda: prove_seed(version, found.notes)))
     else:
         earlier = predecessor(version.name)
-        if earlier not in intact:
-            line["result"] = f"not proven: {earlier} is not intact"
-            found.faults.append(Fault(str(version.folder), f"cannot be proven: {earlier} is missing or changed"))
+        if earlier not in proven:
+            line["result"] = "not proven"
+            found.faults.append(
+                Fault(str(version.folder), f"cannot be proven, because {earlier} is not there, or changed")
+            )
             return
-        fates = proven[earlier][1].following(version)
-        faults = list(_all(str(version.folder), lambda: prove_made(version, intact[earlier], fates, answers)))
+        made_from, fates = proven[earlier]
+        fates = fates.following(version)
+        faults = list(_all(str(version.folder), lambda: prove_made(version, made_from, fates, answers)))
     proven[version.name] = (version, fates)
     found.faults += faults
     line |= fates.counts() | {"result": f"{len(faults)} faults" if faults else "proven"}
@@ -159,6 +157,9 @@ def sha256_text(text: str) -> str:
 
 def _predecessor(folder: Path, earlier: Path, manifest: dict[str, Any]) -> Iterator[Fault]:
     """Compare what the manifest says of its predecessor with the manifest that lies there, if that one is intact."""
+    if not (earlier / "manifest.json").exists():
+        yield Fault(str(earlier), f"is not there, or was never finished; {folder} was made from it")
+        return
     theirs, faults = check_manifest(earlier / "manifest.json")
     if faults:
         return
@@ -178,8 +179,8 @@ def _base_model(path: Path, folder: Path, manifest: dict[str, Any]) -> Iterator[
     if not path.is_file():
         yield Fault(str(path), f"is missing; {folder / 'manifest.json'} names the files that it lists")
         return
-    listed = {line[66:]: line[:64] for line in path.read_text(encoding="utf-8").splitlines()}
-    if listed != manifest["base_model"]["files"]:
+    listed = "".join(f"{digest}  {name}\n" for name, digest in sorted(manifest["base_model"]["files"].items()))
+    if path.read_bytes() != listed.encode():
         yield Fault(str(path), f"does not list the base model's files as {folder / 'manifest.json'} does")
 
 

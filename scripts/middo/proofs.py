@@ -23,6 +23,8 @@ AXES = {
     "quality": ("low", ("quality",), -1, "improved"),
     "diversity": ("sparse", ("diversity",), -1, "extended"),
 }
+# Columns of the table: what has become of the seed rows, and what the teacher made, or could not.
+COUNTS = ("seed kept", "seed replaced", "new", "rejected")
 TEXTS = ("instruction", "input", "output")
 ORIGINS = ("seed", *(origin for _, _, _, origin in AXES.values()))
 # μ, σ and τ are summed up in another order here.
@@ -39,8 +41,8 @@ class Fates:
 
     @classmethod
     def of_seed(cls, seed: Version) -> "Fates":
-        """All kept."""
-        return cls(dict.fromkeys(seed.rows, "kept"), 0, 0)
+        """All kept; what was rejected is what the import left out of the source file."""
+        return cls(dict.fromkeys(seed.rows, "kept"), 0, seed.manifest["source"]["rejected"])
 
     def following(self, version: Version) -> "Fates":
         """The fates after `version`, by the new rows that it names as replacements; `?` where a row just vanished."""
@@ -54,12 +56,8 @@ class Fates:
     def counts(self) -> dict[str, int]:
         """Numbers for the table."""
         kept = sum(fate == "kept" for fate in self.of.values())
-        return {
-            "seed kept": kept,
-            "seed replaced": sum(fate not in ("kept", "?") for fate in self.of.values()),
-            "new": self.added,
-            "rejected": self.rejected,
-        }
+        replaced = sum(fate not in ("kept", "?") for fate in self.of.values())
+        return dict(zip(COUNTS, (kept, replaced, self.added, self.rejected), strict=True))
 
 
 def prove_seed(seed: Version, notes: list[str]) -> Iterator[Fault]:
@@ -74,6 +72,9 @@ def prove_seed(seed: Version, notes: list[str]) -> Iterator[Fault]:
             yield Fault(f"{dataset}, row {identity}", "is no seed row")
         seen[digest] += 1
     yield from prove_counts(seed)
+    rejects = read_jsonl(seed.folder / "rejects.jsonl")
+    if len(rejects) != seed.manifest["source"]["rejected"] or not all(line["reason"] for line in rejects):
+        yield Fault(str(seed.folder / "rejects.jsonl"), "does not give a reason for each row that the import rejected")
     # Paths in a config start where results/ lies.
     source = seed.folder.resolve().parents[2] / seed.manifest["source"]["path"]
     if not source.is_file():
@@ -82,10 +83,10 @@ def prove_seed(seed: Version, notes: list[str]) -> Iterator[Fault]:
         yield Fault(str(source), f"is not the file any more that {dataset} was imported from")
     else:
         drop = seed.manifest["settings"]["on_invalid"] == "drop"
-        parsed, rejects = read_alpaca(source, drop_empty=drop)
+        parsed, left_out = read_alpaca(source, drop_empty=drop)
         if [row.texts for row in parsed] != [{key: row[key] for key in TEXTS} for row in seed.rows.values()]:
             yield Fault(dataset, f"does not hold the rows of {source}")
-        if rejects != read_jsonl(seed.folder / "rejects.jsonl"):
+        if left_out != rejects:
             yield Fault(str(seed.folder / "rejects.jsonl"), f"is not what was left out of {source}")
 
 

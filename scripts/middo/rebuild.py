@@ -16,7 +16,7 @@ LIMITS = """\
 # - The teacher is remote and random. The stored answers make its part exact: keep them. A question that they do not
 #   answer is asked again, is paid for, and is answered otherwise.
 # - Sums of floating-point numbers depend on the machine: on the kind and number of GPUs, their drivers, the number of
-#   CPU threads. Losses and ratings can differ in their last digits, and with them the rows that lie close to a threshold.
+#   CPU threads. Losses and ratings can differ in their last digits, and so can the rows that lie close to a threshold.
 # - Seeds are fixed (`seed` in the settings); nothing else is drawn at random."""
 
 
