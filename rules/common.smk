@@ -144,15 +144,15 @@ def pick(section, *keys):
 # What is asked of the teacher; and how it is reached, which changes none of its answers.
 TEACHER_IDENTITY = ["model", "base_url", "temperature", "top_p", "max_tokens", "attempts"]
 TEACHER_ACCESS = pick(config["teacher"], "api_key_env", "max_concurrency", "timeout", "max_retries", "command")
-# For the manifest: the rest of the config, which shaped nothing.
-EXECUTION = json.dumps({"teacher": json.loads(TEACHER_ACCESS)} | {k: config[k] for k in ("evaluation", "execution")})
+# The rest of the config, which is no identity: for the manifest, that a version can be made again.
+REST = json.dumps({"teacher": json.loads(TEACHER_ACCESS)} | json.loads(pick(config, "evaluation", "execution", "demo")))
 
 
 def identity(wildcards):
     """The settings that gave a made version its content, as JSON for its manifest."""
     steps = ("finetune", "losses", "neighbors", "scores", "select_rows", "refine", "assemble")
     settings = {
-        **{key: config[key] for key in ("dataset", "training", "seed", "overlap", "demo") if key in config},
+        **{key: config[key] for key in ("dataset", "training", "seed", "overlap")},
         "base_model": {"path": config["base_model"]["path"], "revision": REVISION},
         "strategy": strategy(wildcards),
         **{axis: config[axis] for axis in strategy(wildcards)["axes"]},

@@ -98,7 +98,7 @@ rule assemble:
     resources:
         python=python["driver"],
         environments=environments_in_use,
-        execution=EXECUTION,
+        rest=REST,
     params:
         method=METHOD["assemble"],
         overlap=config["overlap"],
@@ -110,5 +110,5 @@ rule assemble:
         " --rejected {input.rejected} --refine-report {input.refine} --overlap {params.overlap}"
         " --iteration {params.iteration} --predecessor-manifest {input.manifest} --checkpoint-sha256 {input.checkpoint}"
         " --base-model-sha256 {input.base_model} --prompts {input.prompts:q} --environments {resources.environments}"
-        " --settings {params.settings:q} --execution {resources.execution:q}"
+        " --settings {params.settings:q} --rest {resources.rest:q}"
         " --dataset {output.dataset} --manifest {output.manifest} --log {log}"

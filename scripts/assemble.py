@@ -45,7 +45,7 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument("--prompts", type=Path, nargs="+", required=True, help="prompt files that shaped the version")
     made.add_argument("--environments", nargs="+", default=["driver"], help="names in envs/ of all steps before this")
     made.add_argument("--settings", type=json.loads, required=True, help="identity settings, as JSON")
-    made.add_argument("--execution", type=json.loads, help="the rest of the config, as JSON")
+    made.add_argument("--rest", type=json.loads, help="the rest of the config, as JSON")
     made.add_argument("--dataset", type=Path, required=True, help="dataset.jsonl to write")
     made.add_argument("--manifest", type=Path, required=True, help="manifest.json to write")
     return made
@@ -91,7 +91,7 @@ def write_record(args: argparse.Namespace, merged: list[dict]) -> None:
         thresholds={axis: found["thresholds"] for axis, found in axes.items()},
         teacher=read_json(args.refine_report),
         environments=environment_pins(args.environments),
-        execution=args.execution,
+        rest_of_config=args.rest,
     )
 
 

@@ -149,7 +149,7 @@ def make_version(results, before, strategy, iteration, axes=AXES, overlap="both"
         *("--predecessor-manifest", earlier / "manifest.json", "--checkpoint-sha256", earlier / "checkpoint.sha256"),
         *("--base-model-sha256", results / "base_model.sha256", "--prompts", *PROMPTS),
         *("--environments", "driver", "train", "--settings", json.dumps(settings(strategy, axes, overlap))),
-        *("--execution", json.dumps(rest), "--dataset", folder / "dataset.jsonl"),
+        *("--rest", json.dumps(rest), "--dataset", folder / "dataset.jsonl"),
         *("--manifest", folder / "manifest.json"),
     )
 

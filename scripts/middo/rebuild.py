@@ -107,7 +107,7 @@ def _made(version: Version, results: Path, target: str) -> Iterator[str]:
 def _materials(manifest: dict[str, Any]) -> Iterator[str]:
     """The seed file and the base model, by hash, where the workflow does not make them itself."""
     model, dataset = manifest["base_model"], manifest["settings"]["dataset"]["path"]
-    if "demo" in manifest["settings"]:
+    if "demo" in manifest["rest_of_config"]:
         yield "# The demo makes its seed file and its base model itself; the base model's hashes should be:"
         yield from (f"# {digest}  {model['path']}/{name}" for name, digest in model["files"].items())
         return
@@ -134,18 +134,17 @@ def _same_file(path: str, digest: str) -> Iterator[str]:
 
 def config_of(version: Version, experiment: str) -> dict[str, Any]:
     """The config that made a version: every setting as it was, but only this strategy and this many iterations."""
-    settings, ran = version.manifest["settings"], version.manifest["execution"]
+    settings, rest = version.manifest["settings"], version.manifest["rest_of_config"]
     model = version.manifest["base_model"]
     axes = {axis: settings[axis] for axis in settings["strategy"]["axes"]}
     return {
         "experiment": experiment,
         "base_model": {"path": model["path"], "revision": model["revision"]},
-        **{key: settings[key] for key in ("dataset", "seed", "demo", "training", "overlap") if key in settings},
+        **{key: settings[key] for key in ("dataset", "seed", "training", "overlap")},
         **axes,
         "iterations": version.iteration,
         "strategies": [settings["strategy"]],
         "prompts": f"{FOLDER}/prompts",
-        "teacher": {**settings["teacher"], **ran["teacher"]},
-        "evaluation": ran["evaluation"],
-        "execution": ran["execution"],
+        "teacher": {**settings["teacher"], **rest["teacher"]},
+        **{key: value for key, value in rest.items() if key != "teacher"},
     }
