@@ -112,12 +112,13 @@ def reason(version: Version, identity: str, origin: str) -> str:
     column, signals, sign, _ = AXES[axis]
     found = version.selection_report["axes"][axis]
     values = version.selection.row(by_predicate=pl.col("id") == identity, named=True)
-    parts = []
+    parts, limits = [], []
     for name in signals:
-        limits = found["thresholds"][name]
-        parts.append(f"{name} {values[name]:.4g} {'>' if sign > 0 else '<'} {limits['tau']:.4g}")
-    limits = [f"μ {limit['mu']:.4g}, σ {limit['sigma']:.4g}" for limit in found["thresholds"].values()]
-    return f"{column}: {' and '.join(parts)} (τ = μ + {found['m']:g}·σ; {'; '.join(limits)})"
+        limit = found["thresholds"][name]
+        parts.append(f"{name} {values[name]:.4g} {'>' if sign > 0 else '<'} {limit['tau']:.4g}")
+        limits.append(f"μ {limit['mu']:.4g}, σ {limit['sigma']:.4g}")
+    tau = f"τ = μ {'-' if found['m'] < 0 else '+'} {abs(found['m']):g}·σ"
+    return f"{column}: {' and '.join(parts)} ({tau}; {'; '.join(limits)})"
 
 
 def _step(

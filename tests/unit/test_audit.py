@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -12,10 +13,13 @@ import polars as pl
 import pytest
 import yaml
 from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
 from made_tree import make_tree, reseal, working_in, write_manifest
 
 from middo.audit import audit
 from middo.config import check_config
+from middo.trace import coloured, plain, readable_diff
 
 LAST = "middo/iter2"
 FILES = ["dataset.jsonl", "manifest.json", "selection.parquet", "selection.json", "refined.jsonl", "rejected.jsonl"]
@@ -326,6 +330,35 @@ def test_trace_wants_one_row(made):
     ids = Counter(row["id"][0] for row in jsonl(made / "seed/dataset.jsonl"))
     assert "ids begin with" in program(made, "trace", ids.most_common(1)[0][0]).stderr
     assert "No version holds a row" in program(made, "trace", "nothing").stderr
+
+
+words = st.lists(st.sampled_from(["all", "the", "words,", "are", "here\n", "and", "there."]), max_size=12).map(" ".join)
+
+
+@given(old=words, new=words)
+def test_a_diff_holds_both_texts(old, new):
+    lines = readable_diff(old, new, plain)
+    if lines[0].startswith("- "):
+        assert "\n".join(line[2:] for line in lines if line.startswith("- ")) == old
+        assert "\n".join(line[2:] for line in lines if line.startswith("+ ")) == new
+    else:
+        text = "\n".join(line[2:] for line in lines)
+        assert re.sub(r"\{\+.*?\+\}|\[-|-\]", "", text, flags=re.DOTALL) == old
+        assert re.sub(r"\[-.*?-\]|\{\+|\+\}", "", text, flags=re.DOTALL) == new
+    assert re.sub(r"\x1b\[[0-9]+m", "", "\n".join(readable_diff(old, new, coloured))) == "\n".join(lines)
+
+
+def test_what_little_changed_is_marked_inside_the_text():
+    assert readable_diff("Add 1 and 2. Then spell it.", "Add 1 and 3.", plain) == [
+        "  Add 1 and [-2. Then spell it.-]{+3.+}"
+    ]
+
+
+def test_base_model_hashes_are_in_the_form_of_sha256sum(made):
+    with working_in(made.parents[1] / "model"):
+        subprocess.run(["sha256sum", "--strict", "-c", made / "base_model.sha256"], check=True)
+    manifest = json.loads((made / LAST / "manifest.json").read_text())
+    assert set(manifest["base_model"]["files"]) == {path.name for path in (made.parents[1] / "model").iterdir()}
 
 
 def test_diff_counts_and_names_the_rows(made):
