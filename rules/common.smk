@@ -199,12 +199,15 @@ onstart:
     key = config["teacher"]["api_key_env"]
     if key and not os.environ.get(key) and config["iterations"]:
         print(f"warning: {key} (teacher.api_key_env) is not set; refining will stop there.", file=sys.stderr)
-    missing = [name for kind, name in ENVS.items() if kind != "driver" and not CONDA and not is_built(name)]
+    running = {job.rule.name for job in workflow.dag.needrun_jobs()}
+    # The audit needs no more than the driver.
+    needed = [] if CONDA or running == {"audit"} else [name for kind, name in ENVS.items() if kind != "driver"]
+    missing = [name for name in needed if not is_built(name)]
     builder = [sys.executable, f"{workflow.basedir}/scripts/build_env.py", *missing]
     if missing and subprocess.run(builder).returncode:
         raise WorkflowError(f"The environments {', '.join(missing)} could not be built; see above.")
     try:
-        if not {"fetch", "audit"} & {job.rule.name for job in workflow.dag.needrun_jobs()}:
+        if not {"fetch", "audit"} & running:
             check_fetched()
         if workflow.executor_plugin.name == "slurm":
             prepare_slurm()

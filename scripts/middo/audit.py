@@ -75,20 +75,23 @@ def _prove(
     answers: StoredAnswers,
 ) -> None:
     """Prove one version whose bytes are intact; complete its line of the table."""
-    if version.name == SEED:
-        fates = Fates.of_seed(version)
-        faults = list(_all(str(version.folder), lambda: prove_seed(version, found.notes)))
-    else:
-        earlier = predecessor(version.name)
-        if earlier not in proven:
+    where, faults = str(version.folder), []
+    try:
+        if version.name == SEED:
+            fates = Fates.of_seed(version)
+            faults += _all(where, lambda: prove_seed(version, found.notes))
+        elif (earlier := predecessor(version.name)) in proven:
+            made_from, fates = proven[earlier]
+            fates = fates.following(version)
+            faults += _all(where, lambda: prove_made(version, made_from, fates, answers))
+        else:
             line["result"] = "not proven"
-            found.faults.append(
-                Fault(str(version.folder), f"cannot be proven, because {earlier} is not there, or changed")
-            )
+            found.faults.append(Fault(where, f"cannot be proven, because {earlier} is not there, or changed"))
             return
-        made_from, fates = proven[earlier]
-        fates = fates.following(version)
-        faults = list(_all(str(version.folder), lambda: prove_made(version, made_from, fates, answers)))
+    except UNREADABLE as error:
+        line["result"] = "not proven"
+        found.faults.append(Fault(where, f"has not the form that it must have: {_said(error)}"))
+        return
     proven[version.name] = (version, fates)
     found.faults += faults
     line |= fates.counts() | {"result": f"{len(faults)} faults" if faults else "proven"}
@@ -114,12 +117,12 @@ def check_manifest(path: Path) -> tuple[dict[str, Any] | None, list[Fault]]:
     try:
         written = path.read_bytes()
         manifest = json.loads(written)
-        own = manifest["sha256"]
+        own, computed = manifest["sha256"], own_sha256(manifest)
     except KeyError:
         return None, [Fault(str(path), "holds no hash of itself; was it made by an older version of this workflow?")]
     except UNREADABLE as error:
         return None, [Fault(str(path), f"cannot be read: {_said(error)}")]
-    if own != own_sha256(manifest):
+    if own != computed:
         return None, [Fault(str(path), "has been changed: its content does not hash to its `sha256`")]
     canonical = json.dumps(manifest, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     if written != canonical.encode("utf-8", "surrogatepass"):

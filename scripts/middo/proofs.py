@@ -15,6 +15,7 @@ import numpy as np
 from middo.alpaca import read_alpaca
 from middo.files import canonical_json, read_jsonl, sha256_file
 from middo.lineage import Fault, StoredAnswers, Version
+from middo.rows import FIELDS
 from middo.teacher_proof import prove_teacher
 
 # axis: column that it selects by, signals, +1 where they must lie above τ, origin of the new row.
@@ -68,7 +69,7 @@ def prove_seed(seed: Version, notes: list[str]) -> Iterator[Fault]:
         digest = content_sha256(row)
         if identity != f"{digest}-{seen[digest]}":
             yield Fault(f"{dataset}, row {identity}", "its id is not that of its content")
-        if (row["origin"], row["parents"], row["iteration"]) != ("seed", [], 0):
+        if sorted(row) != sorted(FIELDS) or (row["origin"], row["parents"], row["iteration"]) != ("seed", [], 0):
             yield Fault(f"{dataset}, row {identity}", "is no seed row")
         seen[digest] += 1
     yield from prove_counts(seed)

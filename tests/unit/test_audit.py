@@ -208,6 +208,10 @@ LIES = {
         lambda tree: (tree / "middo/iter1/checkpoint.sha256").write_text("other"),
         "its bytes do not hash to what",
     ),
+    "a field": (
+        in_last("refined.jsonl", lambda lines: [{**line, "parents": None} for line in lines]),
+        "has not the form that it must have",
+    ),
     "a form": (in_last("refine.json", lambda value: value.pop("rows")), "has not the form that it must have"),
 }
 
@@ -247,6 +251,12 @@ def test_a_manifest_must_be_written_as_the_workflow_writes_it(tree):
     del manifest["sha256"]
     path.write_text(json.dumps(manifest))
     assert "made by an older version" in faults_of(tree)[0].what
+
+
+@pytest.mark.parametrize("text", ["[]", '{"sha256": NaN}', '"', "", '{"sha256": "", "made_from": []}'])
+def test_what_is_no_manifest_is_named(tree, text):
+    (tree / LAST / "manifest.json").write_text(text)
+    assert [fault.where for fault in faults_of(tree)] == [str(tree / LAST / "manifest.json")]
 
 
 @pytest.mark.parametrize("name", ["dataset.jsonl", "manifest.json", "selection.json", "rejected.jsonl"])
