@@ -151,18 +151,36 @@ def pick(section, *keys):
 # What is asked of the teacher; and how it is reached, which changes none of its answers.
 TEACHER_IDENTITY = ["model", "base_url", "temperature", "top_p", "max_tokens", "attempts"]
 TEACHER_ACCESS = pick(config["teacher"], "api_key_env", "max_concurrency", "timeout", "max_retries", "command")
+# The rest of the config, which is no identity: for the manifest, that a version can be made again.
+REST = json.dumps({"teacher": json.loads(TEACHER_ACCESS)} | json.loads(pick(config, "evaluation", "execution", "demo")))
 
 
 def identity(wildcards):
     """The settings that gave a made version its content, as JSON for its manifest."""
     steps = ("finetune", "losses", "neighbors", "scores", "select_rows", "refine", "assemble")
     settings = {
-        **{key: config[key] for key in ("base_model", "dataset", "training", "seed", "overlap")},
+        **{key: config[key] for key in ("dataset", "training", "seed", "overlap")},
+        "base_model": {"path": config["base_model"]["path"], "revision": REVISION},
+        "strategy": strategy(wildcards),
         **{axis: config[axis] for axis in strategy(wildcards)["axes"]},
         "teacher": {key: config["teacher"][key] for key in TEACHER_IDENTITY},
         "method": {step: METHOD[step] for step in steps},
     }
     return json.dumps(settings, sort_keys=True)
+
+
+def prompts_in_use(wildcards):
+    """The prompt files that shape a made version: the teacher's, and those of the ratings where it selects by them."""
+    names = ["simplify", "improve", "extend", "answer"]
+    names += RATINGS if "quality" in strategy(wildcards)["axes"] else []
+    return [f"{config['prompts']}/{name}.md" for name in names]
+
+
+def environments_in_use(wildcards):
+    """The environments of all steps that shape a made version."""
+    of_axis = {"diversity": "neighbors", "quality": "score"}
+    kinds = ["driver", "train", *(of_axis[axis] for axis in strategy(wildcards)["axes"] if axis in of_axis), "refine"]
+    return " ".join(ENVS[kind] for kind in kinds)
 
 
 def prepare_slurm():
@@ -188,12 +206,15 @@ onstart:
     key = config["teacher"]["api_key_env"]
     if key and not os.environ.get(key) and config["iterations"]:
         print(f"warning: {key} (teacher.api_key_env) is not set; refining will stop there.", file=sys.stderr)
-    missing = [name for kind, name in ENVS.items() if kind != "driver" and not CONDA and not is_built(name)]
+    running = {job.rule.name for job in workflow.dag.needrun_jobs()}
+    # The audit needs no more than the driver.
+    needed = [] if CONDA or running == {"audit"} else [name for kind, name in ENVS.items() if kind != "driver"]
+    missing = [name for name in needed if not is_built(name)]
     builder = [sys.executable, f"{workflow.basedir}/scripts/build_env.py", *missing]
     if missing and subprocess.run(builder).returncode:
         raise WorkflowError(f"The environments {', '.join(missing)} could not be built; see above.")
     try:
-        if "fetch" not in {job.rule.name for job in workflow.dag.needrun_jobs()}:
+        if not {"fetch", "audit"} & running:
             check_fetched()
         if workflow.executor_plugin.name == "slurm":
             prepare_slurm()

@@ -1,4 +1,5 @@
-# What comes from outside: the seed dataset becomes version `seed`; `fetch` gets the rest from the net.
+# What comes from outside: the seed dataset becomes version `seed`; `fetch` gets the rest from the net. The base
+# model is named by its hashes.
 
 
 rule import_seed:
@@ -25,6 +26,26 @@ rule import_seed:
         "{resources.python:q} scripts/import_seed.py --source {input:q} --format {params.format}"
         " --on-invalid {params.on_invalid} --dataset {output.dataset} --extras {output.extras}"
         " --rejects {output.rejects} --manifest {output.manifest} --log {log}"
+
+
+rule hash_base_model:
+    input:
+        model_files(config["base_model"]["path"]),
+    output:
+        "<results>/base_model.sha256",
+    log:
+        "<results>/logs/hash_base_model.log",
+    localrule: True
+    conda:
+        env_file("driver")
+    resources:
+        python=python["driver"],
+    params:
+        base_model=lambda wildcards: config["base_model"]["path"],
+        revision=REVISION,
+    shell:
+        "{resources.python:q} scripts/hash_base_model.py --base-model {params.base_model:q}"
+        " --revision {params.revision} --out {output} --log {log}"
 
 
 rule fetch:

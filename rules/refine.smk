@@ -81,6 +81,11 @@ rule assemble:
         refined="<results>/{version}/refined.jsonl",
         rejected="<results>/{version}/rejected.jsonl",
         refine="<results>/{version}/refine.json",
+        # What only the manifest tells. Nothing here changes without the steps before this one running again.
+        manifest=of_predecessor("manifest.json"),
+        checkpoint=of_predecessor("checkpoint.sha256"),
+        base_model=rules.hash_base_model.output,
+        prompts=prompts_in_use,
     output:
         dataset="<results>/{version}/dataset.jsonl",
         manifest="<results>/{version}/manifest.json",
@@ -93,6 +98,8 @@ rule assemble:
         env_file("driver")
     resources:
         python=python["driver"],
+        environments=environments_in_use,
+        rest=REST,
     params:
         method=METHOD["assemble"],
         overlap=config["overlap"],
@@ -102,4 +109,7 @@ rule assemble:
         "{resources.python:q} scripts/assemble.py --predecessor {input.dataset}"
         " --selection {input.selection} --selection-report {input.selected} --refined {input.refined}"
         " --rejected {input.rejected} --refine-report {input.refine} --overlap {params.overlap}"
-        " --iteration {params.iteration} --settings {params.settings:q} --dataset {output.dataset} --manifest {output.manifest} --log {log}"
+        " --iteration {params.iteration} --predecessor-manifest {input.manifest} --checkpoint-sha256 {input.checkpoint}"
+        " --base-model-sha256 {input.base_model} --prompts {input.prompts:q} --environments {resources.environments}"
+        " --settings {params.settings:q} --rest {resources.rest:q}"
+        " --dataset {output.dataset} --manifest {output.manifest} --log {log}"

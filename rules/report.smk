@@ -1,4 +1,4 @@
-# The experiment at a glance.
+# The experiment at a glance, and the proof of it.
 
 
 rule summary:
@@ -21,3 +21,18 @@ rule summary:
     shell:
         "{resources.python:q} scripts/summary.py --results $(dirname {output}) --versions {params.versions}"
         " --out {output} --log {log}"
+
+
+# Asks for nothing to be made first: it says what is true of the results as they lie there.
+rule audit:
+    log:
+        "<results>/logs/audit.log",
+    localrule: True
+    conda:
+        env_file("driver")
+    resources:
+        python=python["driver"],
+    params:
+        results=RESULTS,
+    shell:
+        "{resources.python:q} scripts/audit.py {params.results} 2>&1 | tee {log}"

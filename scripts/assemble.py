@@ -6,19 +6,25 @@ Kept rows come first, in the predecessor's order, then the new ones. Writes data
     python scripts/assemble.py --predecessor seed/dataset.jsonl --selection middo/iter1/selection.parquet \\
         --refined middo/iter1/refined.jsonl --rejected middo/iter1/rejected.jsonl \\
         --refine-report middo/iter1/refine.json --selection-report middo/iter1/selection.json --overlap both \\
-        --iteration 1 --dataset middo/iter1/dataset.jsonl --manifest middo/iter1/manifest.json
+        --iteration 1 --dataset middo/iter1/dataset.jsonl --manifest middo/iter1/manifest.json \\
+        --predecessor-manifest seed/manifest.json --base-model-sha256 base_model.sha256 \\
+        --checkpoint-sha256 seed/checkpoint.sha256 --prompts config/prompts/*.md --settings "$SETTINGS"
+
+What only the manifest tells: the base model, the tuned model that diagnosed the rows, the prompts, the environments and
+the identity settings (`--settings`, JSON with at least base_model: {path, revision}).
 """
 
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from middo import program
 from middo.actions import REPLACING, planned_actions
 from middo.files import read_json, read_jsonl, sha256_file
-from middo.manifest import write_manifest
+from middo.manifest import environment_pins, prompt_texts, write_manifest
 from middo.program import UserError, say
 from middo.rows import check_same_ids, content_hash, read_dataset, write_dataset
 
@@ -33,9 +39,13 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument("--refine-report", type=Path, required=True, help="refine.json")
     made.add_argument("--overlap", choices=["both", "complexity_first"], default="both", help="rows both hard and low")
     made.add_argument("--iteration", type=int, required=True, help="number of the version that is made")
-    made.add_argument(
-        "--settings", type=json.loads, default={}, help="what shaped the version, as JSON, for the manifest"
-    )
+    made.add_argument("--predecessor-manifest", type=Path, required=True, help="manifest.json of the predecessor")
+    made.add_argument("--base-model-sha256", type=Path, required=True, help="hashes of the base model's files")
+    made.add_argument("--checkpoint-sha256", type=Path, required=True, help="checkpoint.sha256 of the predecessor")
+    made.add_argument("--prompts", type=Path, nargs="+", required=True, help="prompt files that shaped the version")
+    made.add_argument("--environments", nargs="+", default=["driver"], help="names in envs/ of all steps before this")
+    made.add_argument("--settings", type=json.loads, required=True, help="identity settings, as JSON")
+    made.add_argument("--rest", type=json.loads, help="the rest of the config, as JSON")
     made.add_argument("--dataset", type=Path, required=True, help="dataset.jsonl to write")
     made.add_argument("--manifest", type=Path, required=True, help="manifest.json to write")
     return made
@@ -56,6 +66,35 @@ def check_refined(actions: list[tuple[str, str]], refined: list[dict], rejected:
             raise UserError(f"refined.jsonl: row {row['id']} is not what its id says. Was the file changed by hand?")
 
 
+def base_model(settings: dict[str, Any], sha256: Path) -> dict[str, Any]:
+    """Which model every version is tuned from: its path, its commit on the hub (null for a folder), its files."""
+    path, revision = settings["base_model"]["path"], settings["base_model"]["revision"]
+    files = dict(reversed(line.split("  ", 1)) for line in sha256.read_text(encoding="utf-8").splitlines())
+    return {"path": path, "revision": None if Path(path).is_dir() else revision, "files": files}
+
+
+def write_record(args: argparse.Namespace, merged: list[dict]) -> None:
+    """Write manifest.json: all that gave the version its content."""
+    axes = read_json(args.selection_report)["axes"]
+    made_from = (args.selection, args.selection_report, args.refined, args.rejected, args.refine_report)
+    write_manifest(
+        args.manifest,
+        args.dataset,
+        merged,
+        settings={**args.settings, "overlap": args.overlap, "m": {axis: found["m"] for axis, found in axes.items()}},
+        predecessor_sha256=sha256_file(args.predecessor),
+        predecessor_manifest_sha256=sha256_file(args.predecessor_manifest),
+        checkpoint_sha256=sha256_file(args.checkpoint_sha256),
+        made_from={path.name: sha256_file(path) for path in made_from},
+        base_model=base_model(args.settings, args.base_model_sha256),
+        prompts=prompt_texts(args.prompts),
+        thresholds={axis: found["thresholds"] for axis, found in axes.items()},
+        teacher=read_json(args.refine_report),
+        environments=environment_pins(args.environments),
+        rest_of_config=args.rest,
+    )
+
+
 def main(args: argparse.Namespace) -> None:
     rows = read_dataset(args.predecessor)
     selection = pl.read_parquet(args.selection)
@@ -67,22 +106,7 @@ def main(args: argparse.Namespace) -> None:
     if twice:
         raise UserError(f"{twice} ids would stand twice in {args.dataset}.")
     write_dataset(args.dataset, merged)
-    selected = read_json(args.selection_report)
-    write_manifest(
-        args.manifest,
-        args.dataset,
-        merged,
-        settings={
-            **args.settings,
-            "overlap": args.overlap,
-            "m": {axis: f["m"] for axis, f in selected["axes"].items()},
-        },
-        predecessor_sha256=sha256_file(args.predecessor),
-        made_from={
-            path.name: sha256_file(path) for path in (args.selection, args.refined, args.rejected, args.refine_report)
-        },
-        teacher=read_json(args.refine_report),
-    )
+    write_record(args, merged)
     kept = len(merged) - len(refined)
     say(f"{len(rows)} rows: {kept} kept, {len(rows) - kept} replaced, {len(refined)} new, {len(rejected)} rejected")
     say(f"{len(merged)} rows in {args.dataset}")

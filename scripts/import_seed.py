@@ -15,7 +15,7 @@ from pathlib import Path
 from middo import program
 from middo.alpaca import read_alpaca
 from middo.files import sha256_file, write_jsonl
-from middo.manifest import write_manifest
+from middo.manifest import environment_pins, write_manifest
 from middo.rows import with_ids, write_dataset
 
 
@@ -50,6 +50,8 @@ def main(args: argparse.Namespace) -> None:
         rows,
         settings={"format": args.format, "on_invalid": args.on_invalid},
         predecessor_sha256=None,
+        made_from={path.name: sha256_file(path) for path in (args.extras, args.rejects)},
+        environments=environment_pins(["driver"]),
         source={"path": str(args.source), "sha256": sha256_file(args.source), "rejected": len(rejects)},
     )
     program.say(f"{len(rows)} rows from {args.source}, {len(rejects)} rejected")

@@ -34,7 +34,7 @@ from middo.actions import ORIGIN, planned_actions
 from middo.answers import Answers
 from middo.files import write_json, write_jsonl
 from middo.program import UserError, say
-from middo.prompts import fill, read_template
+from middo.prompts import fill, quote_hints, read_template
 from middo.questions import Outcome, follow
 from middo.replies import tokens_used
 from middo.rows import check_same_ids, prompt_text, read_dataset, with_ids
@@ -82,12 +82,6 @@ def read_templates(paths: list[Path]) -> dict[str, str]:
         name: read_template(path, {"prompt", "hints"} if name == "extended" else {"prompt"})
         for name, path in zip(names, paths, strict=True)
     }
-
-
-def quote_hints(rows: list[dict[str, Any]]) -> str:
-    """The hint prompts, numbered. Each of their lines is marked, so that none can pass for a part of our own prompt."""
-    quoted = ["\n".join(f"> {line}" for line in prompt_text(row).splitlines()) for row in rows]
-    return "\n\n".join(f"Hint {number}:\n{text}" for number, text in enumerate(quoted, start=1)) or "none"
 
 
 def read_actions(args: argparse.Namespace, templates: dict[str, str]) -> list[Action]:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from middo.program import UserError
 
+IDENTITY_SUFFIXES = {".json", ".safetensors", ".model", ".jinja", ".txt"}
+
 
 def model_folder(model: str, revision: str | None) -> Path | None:
     """The folder of a local model, or of a hub model's snapshot in the cache (HF_HOME); None where there is none."""
@@ -54,6 +56,11 @@ def missing_files(folder: Path) -> list[str]:
     elif not (folder / "model.safetensors").is_file():
         missing.append("model.safetensors")
     return missing
+
+
+def identity_files(folder: Path) -> list[Path]:
+    """The files of a model folder that say which model it is: config, tokenizer, weights; sorted by name."""
+    return sorted(path for path in folder.iterdir() if path.suffix in IDENTITY_SUFFIXES)
 
 
 def megabytes(folder: Path | None) -> int:

@@ -5,14 +5,14 @@ what follows from them. Edits of a program that leave its meaning alone leave th
 """
 
 METHOD = {
-    "import_seed": 1,
+    "import_seed": 2,
     "finetune": 1,
     "losses": 1,
     "neighbors": 1,
     "scores": 1,
     "select_rows": 1,
     "refine": 1,
-    "assemble": 1,
+    "assemble": 2,
     "evaluate": 1,
     "summary": 1,
 }

@@ -2,8 +2,10 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 from middo.program import UserError
+from middo.rows import prompt_text
 
 _PLACE = re.compile(r"\{([a-z]+)\}")
 
@@ -25,3 +27,9 @@ def read_template(path: Path, places: set[str]) -> str:
 def fill(template: str, **values: str) -> str:
     """Put `values` in their places. What a value holds is never read as a place itself."""
     return _PLACE.sub(lambda match: values[match[1]], template)
+
+
+def quote_hints(rows: list[dict[str, Any]]) -> str:
+    """The hint prompts, numbered. Each of their lines is marked, so that none can pass for a part of our own prompt."""
+    quoted = ["\n".join(f"> {line}" for line in prompt_text(row).splitlines()) for row in rows]
+    return "\n\n".join(f"Hint {number}:\n{text}" for number, text in enumerate(quoted, start=1)) or "none"
