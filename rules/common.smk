@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 from build_env import VENVS, is_built  # noqa: E402
 from middo.benchmarks import check_data, check_sentences, data_files  # noqa: E402
 from middo.config import check_config  # noqa: E402
+from middo.files import sha256_json  # noqa: E402
 from middo.hub import check_model, commit, megabytes, model_folder  # noqa: E402
 from middo.method import METHOD  # noqa: E402
 from middo.program import UserError  # noqa: E402
@@ -42,6 +43,9 @@ wildcard_constraints:
 
 VERSIONS = all_versions([strategy["name"] for strategy in config["strategies"]], config["iterations"])
 RATING_PROMPTS = [f"<prompts>/{rating}.md" for rating in RATINGS]
+# A change of their texts is seen by this, whatever the files' times are.
+RATING_FILES = [Path(config["prompts"], f"{rating}.md") for rating in RATINGS]
+RATING_TEXTS = sha256_json([path.read_text() if path.is_file() else None for path in RATING_FILES])
 DEMO_MODEL = f"{RESULTS}/world/base_model"
 # All that lies there, as model_files would list it.
 DEMO_MODEL_FILES = [
@@ -146,6 +150,12 @@ MODEL_NAMES = [os.path.basename(file) for file in MODEL_FILES]
 def pick(section, *keys):
     """A section of the config as JSON, or only some of its keys. In params behind a lambda: JSON has braces."""
     return json.dumps({key: section[key] for key in keys or section if key in section}, sort_keys=True)
+
+
+def shard(name, identity):
+    """A shard's file. Its name tells settings apart, so that nothing recorded of other ones is held against it."""
+    values = {key: value(None) if callable(value) else value for key, value in identity.items()}
+    return f"<results>/{{version}}/shards/{name}_{sha256_json(values)[:8]}_{{scatteritem}}.parquet"
 
 
 # What is asked of the teacher; and how it is reached, which changes none of its answers.

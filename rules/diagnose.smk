@@ -24,9 +24,14 @@ LOSSES = dict(
 )
 SCORES = dict(
     method=METHOD["scores"],
-    prompts=lambda wildcards: config["prompts"],
+    prompts=RATING_TEXTS,
     reading=config["quality"]["reading"],
 )
+
+
+BASE_LOSSES_SHARD = shard("base_losses", BASE_LOSSES)
+LOSSES_SHARD = shard("losses", LOSSES)
+SCORES_SHARD = shard("scores", SCORES)
 
 
 # Every step that measures rows does so in shards; execution.shards of them.
@@ -40,7 +45,7 @@ rule base_losses_shard:
         base_model=MODEL_FILES,
         known=known_base_losses,
     output:
-        temp("<results>/{version}/shards/base_losses_{scatteritem}.parquet"),
+        temp(BASE_LOSSES_SHARD),
     log:
         "<results>/{version}/logs/base_losses_{scatteritem}.log",
     conda:
@@ -64,7 +69,7 @@ rule base_losses:
     input:
         dataset="<results>/{version}/dataset.jsonl",
         known=known_base_losses,
-        shards=gather.shards("<results>/{{version}}/shards/base_losses_{scatteritem}.parquet"),
+        shards=gather.shards(BASE_LOSSES_SHARD.replace("{version}", "{{version}}")),
     output:
         "<results>/{version}/base_losses.parquet",
     log:
@@ -87,7 +92,7 @@ rule losses_shard:
         checkpoint=ancient("<results>/{version}/checkpoint"),
         sha256="<results>/{version}/checkpoint.sha256",
     output:
-        temp("<results>/{version}/shards/losses_{scatteritem}.parquet"),
+        temp(LOSSES_SHARD),
     log:
         "<results>/{version}/logs/losses_{scatteritem}.log",
     conda:
@@ -110,7 +115,7 @@ rule losses:
     input:
         dataset="<results>/{version}/dataset.jsonl",
         base_losses="<results>/{version}/base_losses.parquet",
-        shards=gather.shards("<results>/{{version}}/shards/losses_{scatteritem}.parquet"),
+        shards=gather.shards(LOSSES_SHARD.replace("{version}", "{{version}}")),
     output:
         losses="<results>/{version}/losses.parquet",
         embeddings="<results>/{version}/embeddings.npy",
@@ -156,9 +161,9 @@ rule scores_shard:
         dataset="<results>/{version}/dataset.jsonl",
         checkpoint=ancient("<results>/{version}/checkpoint"),
         sha256="<results>/{version}/checkpoint.sha256",
-        prompts=RATING_PROMPTS,
+        prompts=ancient(RATING_PROMPTS),
     output:
-        temp("<results>/{version}/shards/scores_{scatteritem}.parquet"),
+        temp(SCORES_SHARD),
     log:
         "<results>/{version}/logs/scores_{scatteritem}.log",
     conda:
@@ -181,7 +186,7 @@ rule scores_shard:
 rule scores:
     input:
         dataset="<results>/{version}/dataset.jsonl",
-        shards=gather.shards("<results>/{{version}}/shards/scores_{scatteritem}.parquet"),
+        shards=gather.shards(SCORES_SHARD.replace("{version}", "{{version}}")),
     output:
         "<results>/{version}/scores.parquet",
     log:

@@ -27,13 +27,12 @@ rule select_rows:
     params:
         method=METHOD["select_rows"],
         axes=lambda wildcards: strategy(wildcards)["axes"],
-        complexity=config["complexity"]["m"],
-        diversity=config["diversity"]["m"],
-        quality=config["quality"]["m"],
+        # One param: Snakemake compares the values of all as a set, so that two could trade places unseen.
+        thresholds=" ".join(f"--{axis} {config[axis]['m']}" for axis in ("complexity", "diversity", "quality")),
     shell:
         "{resources.python:q} scripts/select_rows.py --dataset {input.dataset} --losses {input.losses:q}"
-        " --neighbors {input.neighbors:q} --scores {input.scores:q} --axes {params.axes} --complexity {params.complexity}"
-        " --diversity {params.diversity} --quality {params.quality} --first {input.first:q}"
+        " --neighbors {input.neighbors:q} --scores {input.scores:q} --axes {params.axes} {params.thresholds}"
+        " --first {input.first:q}"
         " --selection {output.selection} --report {output.report} --log {log}"
 
 

@@ -140,7 +140,15 @@ def make_version(results, before, strategy, iteration, axes=AXES, overlap="both"
             "max_out_len": 8,
             "limit": None,
         },
-        "execution": {"device": "cpu", "gpus": 1, "save_steps": 1, "token_budget": 64, "max_num_seqs": 1},
+        "execution": {
+            "device": "cpu",
+            "processes": 1,
+            "nodes": 1,
+            "shards": 1,
+            "save_steps": 1,
+            "token_budget": 64,
+            "max_num_seqs": 1,
+        },
     }
     call(
         assemble,

@@ -3,6 +3,7 @@
 A row is a dict with the keys of `FIELDS`. `dataset.jsonl` holds one row a line, seed order first, then added rows.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -62,14 +63,15 @@ def write_dataset(path: Path, rows: Iterable[dict]) -> None:
 
 
 def check_same_ids(given: Iterable[str], returned: Iterable[str], what: str) -> None:
-    """Raise UserError, naming up to ten ids on each side, unless both hold the same ids the same number of times."""
+    """Raise UserError, naming up to ten ids of each kind, unless both hold the same ids the same number of times."""
     given, returned = list(given), list(returned)
     if sorted(given) == sorted(returned):
         return
     there, asked = set(returned), set(given)
     missing = [i for i in given if i not in there][:10]
     unknown = [i for i in returned if i not in asked][:10]
+    doubled = [i for i, count in Counter(returned).items() if count > 1 and i in asked][:10]
     raise UserError(
-        f"{what}: {len(given)} rows were given and {len(returned)} came back. "
-        f"Missing: {', '.join(missing) or 'none'}. Not asked for: {', '.join(unknown) or 'none'}."
+        f"{what}: {len(given)} rows were given and {len(returned)} came back. Missing: {', '.join(missing) or 'none'}. "
+        f"Not asked for: {', '.join(unknown) or 'none'}. More than once: {', '.join(doubled) or 'none'}."
     )

@@ -66,7 +66,7 @@ def test_known_rows_come_from_the_predecessor_and_the_others_from_shards(made):
     [
         ("d", "Missing: e"),
         ("dex", "Not asked for: x"),
-        ("dea", "5 rows were given and 6 came back"),
+        ("dea", r"5 rows were given and 6 came back\..* More than once: a\."),
     ],
 )
 def test_missing_foreign_and_doubled_rows_are_named(made, second, said):

@@ -50,6 +50,12 @@ def test_m_of_an_axis_invalidates_selections_and_what_follows(demo_copy, axis):
     assert not {"import_seed", "demo_world", "demo_base_model"} & plan.keys()
 
 
+def test_an_m_that_is_also_the_value_of_another_setting_is_seen(demo_copy):
+    # Snakemake compares the values of a rule's params without their names; 1 is the method's version too.
+    edit_config(demo_copy, "complexity.m", 1)
+    assert planned(demo_copy)["select_rows"] == 3
+
+
 def test_a_prompt_of_the_teacher_invalidates_refining_and_what_follows(demo_copy):
     prompt = demo_copy / "config/prompts/simplify.md"
     prompt.write_text(prompt.read_text() + "\nBe brief.\n")
