@@ -1,13 +1,16 @@
 """The demo on a real Slurm of two nodes, disturbed in every way that jobs die of, against an undisturbed local run."""
 
 import json
+import re
 import shutil
 import signal
-import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import cluster as toy
 import numpy as np
 import polars as pl
+import psutil
 import pytest
 from build_env import fingerprint
 from conftest import make_checkout, snakemake
@@ -39,10 +42,35 @@ def states(folder, version):
     return sorted((folder / "results/demo" / version).glob(".work/finetune-*/run/checkpoint-*/trainer_state.json"))
 
 
-def in_training(run, version):
-    """The job that trains `version`, once it has saved a state."""
-    job = run.running(f"rule_finetune_wildcards_{version.replace('/', '_')}")
-    return job if job and states(run.folder, version) else None
+@contextmanager
+def in_training(run, version, seconds=300):
+    """The job that trains `version`, once it has saved a state, and the process that trains, held until the end of the
+    block: a training of seconds would be over before Slurm looks at it."""
+
+    def trained():
+        job = run.running(f"rule_finetune_wildcards_{version.replace('/', '_')}")
+        return job if job and states(run.folder, version) else None
+
+    job = run.wait(f"{version} is trained", trained, seconds)
+    (trainer,) = (process for process in psutil.process_iter() if _trains(process, run.folder, version))
+    trainer.suspend()
+    try:
+        yield job, trainer
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            trainer.resume()
+
+
+def _trains(process, folder, version):
+    with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        command = " ".join(process.cmdline())
+        return "trainer.py" in command and f"/{version}/.work/" in command and process.cwd() == str(folder)
+
+
+def told_to_stop(process):
+    """Whether SIGTERM waits for a process that is held."""
+    pending = re.findall(r"^(?:Sig|Shd)Pnd:\s+(\w+)", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    return any(int(mask, 16) >> (signal.SIGTERM - 1) & 1 for mask in pending)
 
 
 @pytest.fixture(scope="session")
@@ -69,13 +97,13 @@ def disturbed(cluster, tmp_path_factory):
 
 
 def _node_goes_down(run):
-    job = run.wait("the seed is trained", lambda: in_training(run, "seed"), 1500)
-    node = job["NodeList"]
-    slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
-    run.wait("the job is back in the queue", lambda: run.jobs[job["JobId"]]["Restarts"] == "1", 60)
+    with in_training(run, "seed", 1500) as (job, _):
+        node, number = job["NodeList"], job["JobId"]
+        slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+        run.wait("the job is back in the queue", lambda: run.jobs[number]["Restarts"] == "1", 60)
     slurm("scontrol", "update", f"nodename={node}", "state=resume")
     # Slurm itself would wait for two minutes.
-    slurm("scontrol", "update", f"jobid={job['JobId']}", "StartTime=now")
+    slurm("scontrol", "update", f"jobid={number}", "StartTime=now")
 
 
 def _shard_is_cancelled(run):
@@ -85,31 +113,31 @@ def _shard_is_cancelled(run):
 
 
 def _time_runs_out(run):
-    job = run.wait("iteration 1 is trained", lambda: in_training(run, "middo/iter1"))
-    # Less than the 300 s before the limit at which the profile wants the signal.
-    slurm("scontrol", "update", f"jobid={job['JobId']}", "TimeLimit=2")
-    run.wait("the signal has ended it", lambda: run.jobs[job["JobId"]]["JobState"] == "FAILED", 120)
+    with in_training(run, "middo/iter1") as (job, trainer):
+        # Less than the 300 s before the limit at which the profile wants the signal.
+        slurm("scontrol", "update", f"jobid={job['JobId']}", "TimeLimit=2")
+        run.wait("it is told to stop", lambda: told_to_stop(trainer), 90)
+    run.wait("it has ended", lambda: run.jobs[job["JobId"]]["JobState"] == "FAILED", 60)
 
 
 def _urgent_job_preempts(run):
-    job = run.wait("iteration 2 is trained", lambda: in_training(run, "middo/iter2"))
-    slurm(
-        "sbatch", "--partition=urgent", f"--nodelist={job['NodeList']}", "--cpus-per-task=2", "--mem=100",
-        "--output=/dev/null", "--wrap=sleep 5",
-    )  # fmt: skip
-    run.wait("the training has made way", lambda: run.jobs[job["JobId"]]["JobState"] != "RUNNING", 120)
+    with in_training(run, "middo/iter2") as (job, trainer):
+        wanted = ["--partition=urgent", f"--nodelist={job['NodeList']}", "--cpus-per-task=2", "--mem=100"]
+        slurm("sbatch", *wanted, "--output=/dev/null", "--wrap=sleep 5")
+        run.wait("it is told to stop", lambda: told_to_stop(trainer), 90)
+    run.wait("it has made way", lambda: run.jobs[job["JobId"]]["JobState"] != "RUNNING", 60)
     if run.jobs[job["JobId"]]["JobState"] == "PENDING":
         slurm("scontrol", "update", f"jobid={job['JobId']}", "StartTime=now")
 
 
 def _snakemake_is_killed(run):
-    job = run.wait("iteration 3 is trained", lambda: in_training(run, "middo/iter3"))
-    run.process.send_signal(signal.SIGKILL)
-    run.process.wait()
-    time.sleep(1)
-    assert run.jobs[job["JobId"]]["JobState"] == "RUNNING", "the job knows nothing of it"
-    snakemake(run.folder, *DEMO, "--unlock")
-    run.start()
+    with in_training(run, "middo/iter3") as (job, _):
+        run.process.send_signal(signal.SIGKILL)
+        run.process.wait()
+        snakemake(run.folder, *DEMO, "--unlock")
+        assert run.jobs[job["JobId"]]["JobState"] == "RUNNING", "the job knows nothing of it"
+        run.start()
+        run.wait("it is found", lambda: "an earlier run has left jobs in the queue" in run.output.read_text(), 60)
 
 
 def test_every_disturbance_ends_with_the_bytes_of_an_undisturbed_run(disturbed, demo):
