@@ -68,8 +68,12 @@ def _trains(process, folder, version):
 
 
 def told_to_stop(process):
-    """Whether SIGTERM waits for a process that is held."""
-    pending = re.findall(r"^(?:Sig|Shd)Pnd:\s+(\w+)", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    """Whether SIGTERM waits for a process that is held, or has ended it: Slurm may let it go on by SIGCONT."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except FileNotFoundError:
+        return True
+    pending = re.findall(r"^(?:Sig|Shd)Pnd:\s+(\w+)", status, re.MULTILINE)
     return any(int(mask, 16) >> (signal.SIGTERM - 1) & 1 for mask in pending)
 
 
