@@ -243,14 +243,15 @@ def test_a_job_killed_for_its_memory_is_given_more(cluster, world):
 def test_two_nodes_train_what_two_processes_on_one_do(cluster, world):
     target = "results/demo/seed/checkpoint.sha256"
     edit(world / "config/demo.yaml", "processes: 1", "processes: 1\n  nodes: 2")
-    run = Watched(world, target, *DEMO)
+    # One thread for each process: the number of threads shapes the last bits.
+    run = Watched(world, target, *DEMO, "--set-threads", "finetune=1")
     run.finish(seconds=400)
     (job,) = run.all("rule_finetune")
     assert job["NumNodes"] == "2" and job["NumTasks"] == "2" and job["JobState"] == "COMPLETED"
     over_nodes = (world / target).read_bytes()
     shutil.rmtree(world / "results/demo/seed")
     edit(world / "config/demo.yaml", "processes: 1\n  nodes: 2", "processes: 2")
-    snakemake(world, target, *DEMO, "--cores", "2")
+    snakemake(world, target, *DEMO, "--cores", "2", "--set-threads", "finetune=2")
     assert (world / target).read_bytes() == over_nodes
     report = json.loads((world / "results/demo/seed/finetune.json").read_text())
     assert report["steps"] == 25 and report["rows_per_update"] == 16
