@@ -12,8 +12,8 @@ from middo.program import UserError
 
 NEEDS = {
     "finetune": "train",
-    "base_losses": "train",
-    "losses": "train",
+    "base_losses_shard": "train",
+    "losses_shard": "train",
     "neighbors": "neighbors",
     "refine": "refine",
     "evaluate": "evaluate",
@@ -58,8 +58,8 @@ def test_an_unknown_environment_is_named():
 def test_a_program_in_the_wrong_environment_says_so(program):
     required = {
         "finetune": "--dataset x --base-model x --training {} --checkpoint x --sha256 x --report x --dropped x",
-        "base_losses": "--dataset x --base-model x --training {} --out x",
-        "losses": "--dataset x --checkpoint x --training {} --base-losses x --losses x --embeddings x",
+        "base_losses_shard": "--dataset x --base-model x --training {} --out x",
+        "losses_shard": "--dataset x --checkpoint x --training {} --out x",
         "neighbors": "--dataset x --embeddings x --k 2 --out x",
         "refine": "--dataset x --selection x --prompts a b c d --teacher {} --access {} --iteration 1 --answers x "
         "--answers-root x --refined x --rejected x --report x",
