@@ -63,12 +63,6 @@ REVISION = commit(config["base_model"]["path"], config["base_model"]["revision"]
 DEVICE = config["execution"]["device"]
 NODES = config["execution"]["nodes"]
 GPUS = config["execution"]["processes"] * NODES if DEVICE == "cuda" else 0
-# A cluster gives each job GPUs of its own. On one machine every job sees all of them, so each step takes all: two that
-# run at once would fill the same one.
-ONE_GPU = GPUS if workflow.local_exec else min(GPUS, 1)
-if GPUS and workflow.local_exec and "gpu" not in workflow.global_resources:
-    workflow.register_resource("gpu", GPUS)
-
 # What slurm/config.yaml reckons the memory of jobs from.
 os.environ.update(
     MODEL_MB=str(megabytes(model_folder(config["base_model"]["path"], config["base_model"]["revision"]))),
@@ -96,6 +90,15 @@ else:
 def env_file(kind):
     """The conda environment of a kind of work, as a path from rules/."""
     return f"../envs/{ENVS[kind]}.yaml"
+
+
+def one_gpu(wildcards):
+    """GPUs of a step that uses one.
+
+    A cluster gives each job GPUs of its own. On one machine every job sees all of them, so each step takes all: two that
+    run at once would fill the same one. How jobs are run is not known before the rules are read, so this is a function.
+    """
+    return GPUS if workflow.local_exec else min(GPUS, 1)
 
 
 def server_python(wildcards):
@@ -213,6 +216,8 @@ def check_fetched():
 
 
 onstart:
+    if GPUS and workflow.local_exec and "gpu" not in workflow.global_resources:
+        workflow.register_resource("gpu", GPUS)
     key = config["teacher"]["api_key_env"]
     if key and not os.environ.get(key) and config["iterations"]:
         print(f"warning: {key} (teacher.api_key_env) is not set; refining will stop there.", file=sys.stderr)

@@ -55,7 +55,7 @@ rule base_losses_shard:
         python=python["train"],
         device=DEVICE,
         token_budget=config["execution"]["token_budget"],
-        gpu=ONE_GPU,
+        gpu=one_gpu,
     params:
         **BASE_LOSSES,
     shell:
@@ -102,7 +102,7 @@ rule losses_shard:
         python=python["train"],
         device=DEVICE,
         token_budget=config["execution"]["token_budget"],
-        gpu=ONE_GPU,
+        gpu=one_gpu,
     params:
         **LOSSES,
     shell:
@@ -147,7 +147,7 @@ rule neighbors:
     resources:
         python=python["neighbors"],
         device=DEVICE,
-        gpu=ONE_GPU,
+        gpu=one_gpu,
     params:
         method=METHOD["neighbors"],
         k=config["diversity"]["k"],
@@ -173,7 +173,7 @@ rule scores_shard:
         python=python["score"],
         device=DEVICE,
         max_num_seqs=config["execution"]["max_num_seqs"],
-        gpu=ONE_GPU,
+        gpu=one_gpu,
     params:
         **SCORES,
     shell:

@@ -20,7 +20,7 @@ rule evaluate:
         device=DEVICE,
         server_python=server_python,
         max_num_seqs=config["execution"]["max_num_seqs"],
-        gpu=ONE_GPU,
+        gpu=one_gpu,
     params:
         method=METHOD["evaluate"],
         evaluation=lambda wildcards: pick(config["evaluation"]),

@@ -2,9 +2,7 @@
 
 # What the Slurm executor wants to know of a job that calls srun itself; for one that does not it must not be there.
 # Without tasks_per_gpu it would ask for `tasks` tasks on each GPU.
-STEP_OVER_NODES = dict(nodes=NODES, tasks=NODES, tasks_per_gpu=0, mpi="srun")
-if NODES == 1 or workflow.local_exec:
-    STEP_OVER_NODES = {}
+STEP_OVER_NODES = dict(nodes=NODES, tasks=NODES, tasks_per_gpu=0, mpi="srun") if NODES > 1 else {}
 
 
 rule finetune:
