@@ -261,10 +261,9 @@ def test_two_nodes_train_what_two_processes_on_one_do(cluster, world):
 def eight_billion(checkout):
     """A checkout with a GPU config, the files of a model of 16 GB as far as sizes go, and a tuned seed version."""
     model, seed = checkout / "model", checkout / "results/large/seed"
-    for folder in (model, seed / "checkpoint"):
-        folder.mkdir(parents=True)
-        for name in ("config.json", "tokenizer_config.json"):
-            (folder / name).write_text("{}")
+    model.mkdir()
+    for name in ("config.json", "tokenizer_config.json"):
+        (model / name).write_text("{}")
     with open(model / "model.safetensors", "wb") as stream:
         stream.truncate(16_000_000_000)
     row = {"instruction": "Say a.", "input": "", "output": "a"}
@@ -285,6 +284,7 @@ def eight_billion(checkout):
         (checkout / ".venvs" / name / "bin/python").touch()
         (checkout / ".venvs" / name / "middo-fingerprint").write_text(fingerprint(name))
     snakemake(checkout, "results/large/seed/dataset.jsonl", "--configfile", "large.json", "--cores", "1")
+    (seed / "checkpoint").mkdir()
     for name in ("finetune.json", "dropped.jsonl", "checkpoint.sha256"):
         (seed / name).touch()
     return checkout
