@@ -304,11 +304,12 @@ def test_an_8b_model_asks_for_a_node_of_eight_gpus_and_one_gpu_per_shard(cluster
         run.stop()
         asked |= {job["Comment"].split("_wildcards_")[0].removeprefix("rule_"): job for job in run.jobs.values()}
     expected = {
-        "finetune": ("cpu=64,mem=388000M,node=1,billing=64,gres/gpu=8", "12:00:00"),
-        "base_losses_shard": ("cpu=8,mem=36000M,node=1,billing=8,gres/gpu=1", "02:00:00"),
-        "losses_shard": ("cpu=8,mem=36000M,node=1,billing=8,gres/gpu=1", "02:00:00"),
-        "scores_shard": ("cpu=8,mem=36000M,node=1,billing=8,gres/gpu=1", "04:00:00"),
-        "evaluate": ("cpu=8,mem=38000M,node=1,billing=8,gres/gpu=1", "08:00:00"),
+        "finetune": ("gres:gpu:8", "388000M", "12:00:00"),
+        "base_losses_shard": ("gres:gpu:1", "36000M", "02:00:00"),
+        "losses_shard": ("gres:gpu:1", "36000M", "02:00:00"),
+        "scores_shard": ("gres:gpu:1", "36000M", "04:00:00"),
+        "evaluate": ("gres:gpu:1", "38000M", "08:00:00"),
     }
-    assert {rule: (job["TRES"], job["TimeLimit"]) for rule, job in asked.items()} == expected
-    assert {job["Partition"] for job in asked.values()} == {"gpu"}
+    found = {rule: (job["TresPerJob"], job["MinMemoryNode"], job["TimeLimit"]) for rule, job in asked.items()}
+    assert found == expected
+    assert {(job["Partition"], job["CpusPerTres"]) for job in asked.values()} == {("gpu", "gres:gpu:8")}
