@@ -43,9 +43,6 @@ wildcard_constraints:
 
 VERSIONS = all_versions([strategy["name"] for strategy in config["strategies"]], config["iterations"])
 RATING_PROMPTS = [f"<prompts>/{rating}.md" for rating in RATINGS]
-# A change of their texts is seen by this, whatever the files' times are.
-RATING_FILES = [Path(config["prompts"], f"{rating}.md") for rating in RATINGS]
-RATING_TEXTS = sha256_json([path.read_text() if path.is_file() else None for path in RATING_FILES])
 DEMO_MODEL = f"{RESULTS}/world/base_model"
 # All that lies there, as model_files would list it.
 DEMO_MODEL_FILES = [
@@ -153,6 +150,12 @@ MODEL_NAMES = [os.path.basename(file) for file in MODEL_FILES]
 def pick(section, *keys):
     """A section of the config as JSON, or only some of its keys. In params behind a lambda: JSON has braces."""
     return json.dumps({key: section[key] for key in keys or section if key in section}, sort_keys=True)
+
+
+def texts(names):
+    """A hash of the prompts' texts: a change is seen whatever the files' times are, another folder alone is none."""
+    files = [Path(config["prompts"], f"{name}.md") for name in names]
+    return sha256_json([file.read_text() if file.is_file() else None for file in files])
 
 
 def shard(name, identity):

@@ -24,7 +24,7 @@ LOSSES = dict(
 )
 SCORES = dict(
     method=METHOD["scores"],
-    prompts=RATING_TEXTS,
+    prompts=texts(RATINGS),
     reading=config["quality"]["reading"],
 )
 

@@ -1,5 +1,7 @@
 # The next version: select by the predecessor's signals, let the teacher rewrite, put it together.
 
+TEACHER_PROMPTS = ["simplify", "improve", "extend", "answer"]
+
 
 rule select_rows:
     input:
@@ -41,7 +43,7 @@ rule refine:
         dataset=of_predecessor("dataset.jsonl"),
         selection="<results>/{version}/selection.parquet",
         neighbors=signal("diversity", "neighbors.parquet"),
-        prompts=expand("<prompts>/{step}.md", step=["simplify", "improve", "extend", "answer"]),
+        prompts=expand("<prompts>/{step}.md", step=TEACHER_PROMPTS),
     output:
         refined="<results>/{version}/refined.jsonl",
         rejected="<results>/{version}/rejected.jsonl",
@@ -57,7 +59,7 @@ rule refine:
         access=TEACHER_ACCESS,
     params:
         method=METHOD["refine"],
-        prompts=lambda wildcards: config["prompts"],
+        prompts=texts(TEACHER_PROMPTS),
         overlap=config["overlap"],
         teacher=lambda wildcards: pick(config["teacher"], *TEACHER_IDENTITY),
         iteration=iteration,
