@@ -131,7 +131,7 @@ def test_selections_do_not_depend_on_shards(gathered, tiny, tmp_path):  # noqa: 
         written = ["--selection", out, "--report", tmp_path / "selection.json"]
         gather(select_rows, "--dataset", tiny / "dataset.jsonl", *signals, *axes, *written)
         chosen.append(pl.read_parquet(out).select("id", "hard", "sparse", "low"))
-    assert all(chosen[0][axis].sum() > 10 for axis in ("hard", "sparse", "low"))
+    assert all(chosen[0][axis].sum() >= 10 for axis in ("hard", "sparse", "low"))
     assert chosen[0].equals(chosen[1]) and chosen[0].equals(chosen[2])
 
 
