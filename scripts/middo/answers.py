@@ -82,7 +82,7 @@ class Answers:
             self._index(path)
 
     def _index(self, path: Path) -> None:
-        offset = self._read_to.get(path, 0)
+        offset = self._read_to.setdefault(path, 0)
         with open(path, "rb") as stream:
             stream.seek(offset)
             for line in stream:
@@ -97,9 +97,14 @@ class Answers:
                         "Put the file back as it was; if that cannot be done, remove the line, and what it "
                         "answered is asked again."
                     ) from error
-                self._places.setdefault(record["key"], (path, offset, len(line)))
+                self._place(path, line, record)
                 offset += len(line)
-        self._read_to[path] = offset
+
+    def _place(self, path: Path, line: bytes, record: dict[str, Any]) -> None:
+        """Note where a record lies, behind those of the file that are known."""
+        offset = self._read_to[path]
+        self._places.setdefault(record["key"], (path, offset, len(line)))
+        self._read_to[path] = offset + len(line)
 
     def _tell_torn(self, path: Path) -> None:
         if path not in self._torn:
@@ -132,7 +137,7 @@ class Answers:
 
         Raises UserError where they cannot be written; the file is then as it was before.
         """
-        before = os.fstat(self._descriptor).st_size
+        before = self._read_to[self.own]
         left = memoryview(b"".join(lines))
         try:
             while left:
@@ -144,7 +149,8 @@ class Answers:
                 f"{self.own}: an answer could not be stored: {error.strerror}. "
                 "All earlier answers are safe; mend this and start again."
             ) from error
-        self._index(self.own)
+        for line in lines:
+            self._place(self.own, line, json.loads(line))
 
 
 def _line_number(path: Path, offset: int) -> int:

@@ -8,6 +8,7 @@ DataDreamer's own cache of answers is off: it ignores the endpoint and pickles w
 import asyncio
 import json
 import random
+import ssl
 import threading
 import time
 from email.utils import parsedate_to_datetime
@@ -89,21 +90,22 @@ class Teacher(OpenAI):
         self._unwritten: list[bytes] = []
         self._writing = asyncio.Lock()
         queue, progress = iter(prompts), Progress(len(prompts), f"{step}s")
-        async with self._client() as client:
-            # Imported by the client at first use, for longer than a short timeout.
-            _ = client.chat.completions.with_raw_response
+        certificates = httpx.create_ssl_context()
 
-            async def work() -> None:
+        async def work() -> None:
+            async with self._client(certificates) as client:
+                # Imported by the client at first use, for longer than a short timeout.
+                _ = client.chat.completions.with_raw_response
                 for prompt in queue:
                     await self._settle(client, prompt, step)
                     if self._failed.is_set():
                         return
                     progress.advance(note=f"{self.asked} requests, {self.tokens} tokens")
 
-            workers = [asyncio.create_task(work()) for _ in range(min(self.access["max_concurrency"], len(prompts)))]
-            for worker in workers:
-                worker.add_done_callback(self._note_failure)
-            ends = await asyncio.gather(*workers, return_exceptions=True)
+        workers = [asyncio.create_task(work()) for _ in range(min(self.access["max_concurrency"], len(prompts)))]
+        for worker in workers:
+            worker.add_done_callback(self._note_failure)
+        ends = await asyncio.gather(*workers, return_exceptions=True)
         failures = [end for end in ends if end is not None]
         if failures:
             # What nobody foresaw comes first.
@@ -113,16 +115,19 @@ class Teacher(OpenAI):
         if worker.cancelled() or worker.exception():
             self._failed.set()
 
-    def _client(self) -> openai.AsyncOpenAI:
-        most = self.access["max_concurrency"]
-        limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
+    def _client(self, certificates: ssl.SSLContext) -> openai.AsyncOpenAI:
+        """A client with one connection. A pool of many looks through all of them for each request."""
         return openai.AsyncOpenAI(
             api_key=read_key(self.access["api_key_env"]),
             base_url=self.url,
             timeout=self.access["timeout"],
             max_retries=0,
             # A teacher on this machine is never reached through a proxy.
-            http_client=openai.DefaultAsyncHttpxClient(limits=limits, trust_env=self.url == self.settings["base_url"]),
+            http_client=openai.DefaultAsyncHttpxClient(
+                limits=httpx.Limits(max_connections=1),
+                verify=certificates,
+                trust_env=self.url == self.settings["base_url"],
+            ),
         )
 
     async def _settle(self, client: openai.AsyncOpenAI, prompt: str, step: str) -> None:
