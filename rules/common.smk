@@ -150,7 +150,7 @@ def pick(section, *keys):
 
 # What is asked of the teacher; and how it is reached, which changes none of its answers.
 TEACHER_IDENTITY = ["model", "base_url", "temperature", "top_p", "max_tokens", "attempts"]
-TEACHER_ACCESS = pick(config["teacher"], "api_key_env", "max_concurrency", "timeout", "max_retries", "command")
+TEACHER_ACCESS = pick(config["teacher"], *sorted(config["teacher"].keys() - TEACHER_IDENTITY))
 
 
 def identity(wildcards):

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import socket
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -17,6 +18,7 @@ from typing import Any
 
 from middo.files import canonical_json, sha256_json, sync_folder
 from middo.program import UserError, say
+from middo.replies import tokens_counted
 
 
 def encode_record(request: dict[str, Any], response: Any) -> bytes:
@@ -61,6 +63,7 @@ class Answers:
         self._places: dict[str, tuple[Path, int, int]] = {}
         self._read_to: dict[Path, int] = {}
         self._torn: set[Path] = set()
+        self._spent: defaultdict[Path, Counter] = defaultdict(Counter)
         self._descriptor: int | None = None
         self.refresh()
 
@@ -75,6 +78,16 @@ class Answers:
         with open(path, "rb") as stream:
             stream.seek(offset)
             return json.loads(stream.read(length))["response"]
+
+    @property
+    def spent(self) -> Counter:
+        """What the experiment of `own` has asked for so far: requests, prompt and completion tokens, and how many of
+        the requests are uncounted, because the endpoint did not say their tokens."""
+        return self._spent[self._experiment(self.own)]
+
+    def _experiment(self, path: Path) -> Path:
+        """The folder of all answers of an experiment, the first below the root."""
+        return self.root / path.relative_to(self.root).parts[0] if path.is_relative_to(self.root) else path
 
     def refresh(self) -> None:
         """Index what was appended since the last look. A torn last line does not count."""
@@ -105,6 +118,7 @@ class Answers:
         offset = self._read_to[path]
         self._places.setdefault(record["key"], (path, offset, len(line)))
         self._read_to[path] = offset + len(line)
+        self._spent[self._experiment(path)].update(requests=1, **tokens_counted(record["response"]))
 
     def _tell_torn(self, path: Path) -> None:
         if path not in self._torn:
@@ -133,22 +147,29 @@ class Answers:
                 self._descriptor = None
 
     def add(self, lines: list[bytes]) -> None:
-        """Append records (encode_record); when this returns they are on disk.
+        """Append records (encode_record); when this returns they are on disk. Raises what `write` raises."""
+        self.write(lines)
+        self.note(lines)
 
-        Raises UserError where they cannot be written; the file is then as it was before.
+    def write(self, lines: list[bytes]) -> None:
+        """The slow half of `add`, which may run in a thread: append, and wait for the disk.
+
+        Raises UserError where that fails; the file is then as it was before.
         """
-        before = self._read_to[self.own]
         left = memoryview(b"".join(lines))
         try:
             while left:
                 left = left[os.write(self._descriptor, left) :]
             os.fsync(self._descriptor)
         except OSError as error:
-            os.ftruncate(self._descriptor, before)
+            os.ftruncate(self._descriptor, self._read_to[self.own])
             raise UserError(
                 f"{self.own}: an answer could not be stored: {error.strerror}. "
                 "All earlier answers are safe; mend this and start again."
             ) from error
+
+    def note(self, lines: list[bytes]) -> None:
+        """The other half: from now on these records are found, and count as spent."""
         for line in lines:
             self._place(self.own, line, json.loads(line))
 

@@ -22,11 +22,12 @@ import httpx
 import openai
 import polars as pl
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from middo.files import read_jsonl, write_jsonl
 from middo.rows import with_ids
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextmanager
