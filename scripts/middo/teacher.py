@@ -108,11 +108,12 @@ class Teacher(OpenAI):
         failures = [end for end in ends if end is not None]
         # What nobody foresaw comes first, what can simply be raised last.
         failures.sort(key=lambda end: (isinstance(end, UserError), isinstance(end, CapReached)))
-        if failures and not isinstance(failures[0], CapReached):
+        if failures and not isinstance(failures[0], UserError):
             raise failures[0]
-        if self._refused and not self._answers:
+        if self._answers and len(self._refused) < MOST_REFUSED:
+            await self._keep_refused()
+        elif self._refused and not failures:
             raise self._all_refused()
-        await self._keep_refused()
         if failures:
             raise failures[0]
 
@@ -148,8 +149,8 @@ class Teacher(OpenAI):
         request, why = self._refused[-1]
         return UserError(
             f"The teacher at {self.url} refuses every request; the last, {name_of(request)}, with {why}\n"
-            f"That were {len(self._refused)} with no answer between them, and so no fault of single rows. "
-            "All answers are kept; mend this and start again to go on."
+            f"So it did {len(self._refused)} times with no answer in between: no fault of single rows. All answers are "
+            "kept; mend this and start again to go on."
         )
 
     async def _keep(self, line: bytes) -> None:

@@ -2,9 +2,9 @@
 
 A prompt that holds `fault:<name>` gets that fault; `once:<name>` gets it on its first attempt alone; `then:<name>`
 hands `fault:<name>` on to the rewritten prompt, and so to the answer. Other prompts get a fault with probability
-`--rate`: a fault of the reply is drawn from the seed and the request's key, so that every sending gets it; a fault of
-the transport from these and the number of the sending. Where a prompt names a fault of the transport, only the first
-sending gets it, but for `dead`. `--nth 401:30` gives the 30th request a status that stops a run.
+`--rate`: one of the reply is drawn from the seed, the prompt and the number of the attempt, so that every sending gets
+it; one of the transport from these and the number of the sending. Where a prompt names a fault of the transport, only
+the first sending gets it, but for `dead`. `--nth 401:30` gives the 30th request a status that stops a run.
 
 Every request is one line of the journal: {key, prompt, fault, answered, under_way, usage, time}, written before the
 reply is sent. `under_way`: requests that this server had and had not replied to, this one included; `time`: when the
@@ -38,7 +38,7 @@ class Endpoint:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self.sent: Counter = Counter()
-        self.attempts: defaultdict[str, list[str]] = defaultdict(list)
+        self.attempts: defaultdict[str, dict[str, None]] = defaultdict(dict)
         self.under_way = self.requests = 0
         self.stops = {int(place): status for status, _, place in (nth.partition(":") for nth in args.nth)}
         self.journal = os.open(args.journal, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -47,28 +47,30 @@ class Endpoint:
         """The fault that this sending of a request gets."""
         self.requests += 1
         self.sent[key] += 1
+        self.attempts[prompt][key] = None
         if self.requests in self.stops or self.args.always:
             return self.stops.get(self.requests, self.args.always)
         directive = DIRECTIVE.search(prompt)
         if not directive:
-            return self.drawn(key)
+            return self.drawn(key, prompt)
         kind, name = directive.groups()
-        if key not in self.attempts[prompt]:
-            self.attempts[prompt].append(key)
-        if kind == "once" and self.attempts[prompt][0] != key:
+        if kind == "once" and self.attempt(key, prompt) > 1:
             return None
         return None if name in TRANSPORT and self.sent[key] > 1 else name
 
-    def drawn(self, key: str) -> str | None:
-        """The fault by chance: of the transport, or else of the reply."""
-        if not self.args.rate:
-            return None
-        kinds = len(TRANSPORT) + len(CONTENT)
-        draw = random.Random(f"{self.args.seed} {key} {self.sent[key]}")
-        if draw.random() < self.args.rate * len(TRANSPORT) / kinds:
+    def attempt(self, key: str, prompt: str) -> int:
+        """How many requests with this prompt there were, this one included, but not its repetitions."""
+        return list(self.attempts[prompt]).index(key) + 1
+
+    def drawn(self, key: str, prompt: str) -> str | None:
+        """The fault by chance: of the transport, or else of the reply; all kinds are as likely."""
+        transport = self.args.rate * len(TRANSPORT) / len(TRANSPORT + CONTENT)
+        of_question = f"{self.args.seed} {self.attempt(key, prompt)} {prompt}"
+        draw = random.Random(f"{self.sent[key]} {of_question}")
+        if draw.random() < transport:
             return draw.choice(TRANSPORT)
-        draw = random.Random(f"{self.args.seed} {key}")
-        return draw.choice(CONTENT) if draw.random() < self.args.rate * len(CONTENT) / kinds else None
+        draw = random.Random(of_question)
+        return draw.choice(CONTENT) if draw.random() < (self.args.rate - transport) / (1 - transport) else None
 
     def note(self, **line) -> None:
         """One more line of the journal."""
@@ -120,7 +122,8 @@ class Connection(asyncio.Protocol):
         key = headers.get("idempotency-key") or hashlib.sha256(body).hexdigest()
         fault = self.endpoint.fault(key, prompt)
         shown = headers.get("authorization", "").removeprefix("Bearer ")
-        completion = chat_completion(asked["model"], prompt, key, fault, shown)
+        attempt = self.endpoint.attempt(key, prompt)
+        completion = chat_completion(asked["model"], prompt, attempt, fault, shown)
         noted = {"key": key, "prompt": prompt, "fault": fault, "answered": fault in REPLIED, "under_way": under_way}
         self.endpoint.note(**noted, usage=completion["usage"] if fault != "400" else None)
         if fault == "hang":
@@ -157,16 +160,19 @@ class Connection(asyncio.Protocol):
         self.transport.write(head.encode() + text)
 
 
-def chat_completion(model: str, prompt: str, key: str, fault: str | None, shown: str) -> dict:
-    """A reply in the form that the prompt asks for, made from the prompt and the key alone; or one that is spoilt.
+def chat_completion(model: str, prompt: str, attempt: int, fault: str | None, shown: str) -> dict:
+    """A reply in the form that the prompt asks for, made from the prompt and the attempt alone; or one that is spoilt.
 
-    `other` is a reply to the other kind of question, `echo` one that holds the key that was sent.
+    A rewrite quotes its row's text where that holds the label. `other` is a reply to the other kind of question, `echo`
+    one that holds the key that was sent.
     """
-    mark = hashlib.sha256(key.encode()).hexdigest()[:8]
+    mark = hashlib.sha256(f"{attempt} {prompt}".encode()).hexdigest()[:8]
     if prompt.startswith("You are preparing training prompts") != (fault == "other"):
+        row = re.split(r"\nThe (?:core )?prompt:\n", prompt)[-1]
+        rough = row if LABEL in row else "rough"
         handed_on = re.search(r"then:(\w+)", prompt)
         task = f"New task {mark}{' fault:' + handed_on[1] if handed_on else ''}, in two\n\nparagraphs – ünï\u2028code."
-        content = f"Step 1, methods:\nmany\nStep 2, plan:\nsome\nStep 3, rewritten prompt:\nrough\n{LABEL}\n{task}\n"
+        content = f"Step 1, methods:\nmany\nStep 2, plan:\nsome\nStep 3, rewritten prompt:\n{rough}\n{LABEL}\n{task}\n"
     else:
         content = f"Answer {mark} to a prompt of {len(prompt)} characters."
     changed = {

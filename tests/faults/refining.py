@@ -1,0 +1,120 @@
+"""For tests of refine.py: the endpoint, the command line, what came of a run."""
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import polars as pl
+from conftest import ROOT
+
+from middo.files import read_jsonl, write_jsonl
+from middo.rows import with_ids
+
+PYTHON = ROOT / ".venvs" / "refine" / "bin" / "python"
+SERVER = Path(__file__).parent / "fault_server.py"
+KEY = "sk-fake-3f1d-marked-key-of-the-tests"
+CONCURRENCY = 4
+ATTEMPTS = 2
+
+
+@contextmanager
+def endpoint(journal: Path, *options: str):
+    """The fault server's URL while it runs."""
+    command = [sys.executable, SERVER, "--journal", journal, *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            yield f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
+        finally:
+            server.terminate()
+
+
+def command(world: Path, out: Path, url: str, answers: Path | None = None, *more: str, **access) -> list:
+    """The command line of one run; its outputs and its answers lie under `out`."""
+    teacher = dict(model="m", base_url=url, temperature=1.0, top_p=1.0, max_tokens=100, attempts=ATTEMPTS)
+    reach = dict(api_key_env="REFINE_TEST_KEY", max_concurrency=CONCURRENCY, timeout=4, max_retries=4, command=None)
+    reach |= dict(prices=None, max_cost=None, max_requests=None)
+    answers = answers or out / "answers" / "test" / "iter1.jsonl"
+    return [
+        *(PYTHON, ROOT / "scripts" / "refine.py", "--dataset", world / "dataset.jsonl"),
+        *("--selection", world / "selection.parquet", "--neighbors", world / "neighbors.parquet", "--prompts"),
+        *(ROOT / "config" / "prompts" / f"{name}.md" for name in ("simplify", "improve", "extend", "answer")),
+        *("--teacher", json.dumps(teacher), "--access", json.dumps(reach | access), "--iteration", "1"),
+        *("--answers", answers, "--answers-root", answers.parents[1], "--log", out / "logs" / "refine.log"),
+        *("--refined", out / "refined.jsonl", "--rejected", out / "rejected.jsonl", "--report", out / "refine.json"),
+        *more,
+    ]
+
+
+def environment(key: str | None = KEY) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if name != "REFINE_TEST_KEY"}
+    return kept | ({"REFINE_TEST_KEY": key} if key is not None else {})
+
+
+def refine(words: list, key: str | None = KEY) -> subprocess.CompletedProcess:
+    return subprocess.run(words, cwd=ROOT, env=environment(key), capture_output=True, text=True)
+
+
+def results(out: Path) -> list[bytes]:
+    return [(out / name).read_bytes() for name in ("refined.jsonl", "rejected.jsonl", "refine.json")]
+
+
+def assert_no_key(folder: Path, *printed: str) -> None:
+    holding = [path for path in folder.rglob("*") if path.is_file() and KEY.encode() in path.read_bytes()]
+    assert not holding and not any(KEY in text for text in printed)
+
+
+def ended(out: Path) -> dict[tuple[str, str], dict]:
+    """Every refined and rejected line by the id acted on and the origin; each stands once."""
+    lines = [((row["parents"][0], row["origin"]), row) for row in read_jsonl(out / "refined.jsonl")]
+    lines += [((row["id"], row["origin"]), row) for row in read_jsonl(out / "rejected.jsonl")]
+    assert len(dict(lines)) == len(lines)
+    return dict(lines)
+
+
+# Runs the program once for each of its command lines, to import DataDreamer once only.
+SEVERAL = """
+import json, os, runpy, sys
+printed, ends = os.fdopen(os.dup(1), "w"), []
+for words in json.loads(sys.stdin.read()):
+    sys.argv = words
+    try:
+        runpy.run_path(words[0], run_name="__main__")
+        ends.append(0)
+    except SystemExit as end:
+        ends.append(end.code)
+json.dump(ends, printed)
+"""
+
+
+def refine_each(commands: list[list]) -> list[int]:
+    """The exit statuses of several runs, one after another in one process."""
+    several = subprocess.run(
+        [PYTHON, "-c", SEVERAL],
+        cwd=ROOT,
+        env=environment() | {"PYTHONPATH": str(ROOT / "scripts")},
+        input=json.dumps([[str(word) for word in words[1:]] for words in commands]),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(several.stdout)
+
+
+def write_world(folder: Path, rows: list[dict], kinds: list[str]) -> Path:
+    """dataset.jsonl of `rows` (instruction, input), selection.parquet by `kinds`, for instance "hard low", and
+    neighbors.parquet, where each row's are the two before it."""
+    made = with_ids(
+        dict(input="", output=f"old {number}", origin="seed", parents=[], iteration=0) | row
+        for number, row in enumerate(rows)
+    )
+    ids = [row["id"] for row in made]
+    near = [[ids[number - 1], ids[number - 2]] for number in range(len(ids))]
+    selected = {name: [name in kind.split() for kind in kinds] for name in ("hard", "low", "sparse")}
+    write_jsonl(folder / "dataset.jsonl", made)
+    # In another order than the dataset: rows are joined by id.
+    pl.DataFrame({"id": ids, **selected}).reverse().write_parquet(folder / "selection.parquet")
+    pl.DataFrame({"id": ids, "neighbors": near}).reverse().write_parquet(folder / "neighbors.parquet")
+    return folder
