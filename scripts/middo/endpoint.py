@@ -91,7 +91,7 @@ async def send(client: openai.AsyncOpenAI, request: dict[str, Any], timeout: flo
         if refused.status in _ONE_REQUEST:
             raise refused from error
         raise UserError(
-            f"The teacher at {client.base_url} refuses {name_of(request)} with {refused}"
+            f"The teacher at {str(client.base_url).rstrip('/')} refuses {name_of(request)} with {refused}"
             "\nAll answers are kept; mend this and start again to go on."
         ) from error
 

@@ -1,13 +1,18 @@
 """For tests of refine.py: the endpoint, the command line, what came of a run."""
 
+import atexit
+import functools
 import json
 import os
+import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
 import polars as pl
+import psutil
 from conftest import ROOT
 
 from middo.files import read_jsonl, write_jsonl
@@ -53,8 +58,99 @@ def environment(key: str | None = KEY) -> dict[str, str]:
     return kept | ({"REFINE_TEST_KEY": key} if key is not None else {})
 
 
-def refine(words: list, key: str | None = KEY) -> subprocess.CompletedProcess:
-    return subprocess.run(words, cwd=ROOT, env=environment(key), capture_output=True, text=True)
+# Imports DataDreamer once, which takes seconds; each line of its input is then a run in a process of its own, made by
+# fork, or a run to wait for.
+FORKS = """
+import json, os, resource, runpy, sys, traceback
+import middo.teacher
+for line in sys.stdin:
+    asked = json.loads(line)
+    if "wait" in asked:
+        print(os.waitstatus_to_exitcode(os.waitpid(asked["wait"], 0)[1]), flush=True)
+        continue
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+        continue
+    code = 1
+    try:
+        os.dup2(os.open(asked["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
+        os.dup2(2, 1)
+        os.environ.pop("REFINE_TEST_KEY", None)
+        os.environ.update(asked["environment"])
+        if asked["longest_file"]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (asked["longest_file"], resource.RLIM_INFINITY))
+        sys.argv = asked["words"]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        code = 0
+    except SystemExit as end:
+        code = end.code
+    except BaseException as error:
+        sys.excepthook(type(error), error, error.__traceback__)
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+"""
+
+
+@functools.cache
+def _forks() -> subprocess.Popen:
+    process = subprocess.Popen(
+        [PYTHON, "-c", FORKS],
+        cwd=ROOT,
+        env=environment(None) | {"PYTHONPATH": str(ROOT / "scripts")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    atexit.register(process.kill)
+    return process
+
+
+def _ask_forks(**asked) -> int:
+    forks = _forks()
+    forks.stdin.write(json.dumps(asked) + "\n")
+    forks.stdin.flush()
+    return int(forks.stdout.readline())
+
+
+class Run:
+    """One run of refine.py, under way."""
+
+    def __init__(self, words: list, key: str | None = KEY, longest_file: int | None = None) -> None:
+        """`words` as `command` makes them; `longest_file`: bytes beyond which no file grows (RLIMIT_FSIZE)."""
+        self.output = Path(tempfile.mkstemp(prefix="refine-output-")[1])
+        self.pid = _ask_forks(
+            words=[str(word) for word in words[1:]],
+            output=str(self.output),
+            environment={} if key is None else {"REFINE_TEST_KEY": key},
+            longest_file=longest_file,
+        )
+
+    def running(self) -> bool:
+        return psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE
+
+    def kill(self) -> None:
+        """kill -9."""
+        os.kill(self.pid, signal.SIGKILL)
+        assert self.end().returncode == -signal.SIGKILL
+
+    def end(self) -> subprocess.CompletedProcess:
+        """Wait for the end."""
+        code = _ask_forks(wait=self.pid)
+        said = self.output.read_text(errors="backslashreplace")
+        self.output.unlink()
+        return subprocess.CompletedProcess([], code, stdout="", stderr=said)
+
+
+def refine(words: list, key: str | None = KEY, longest_file: int | None = None) -> subprocess.CompletedProcess:
+    """A whole run of refine.py."""
+    return Run(words, key, longest_file).end()
+
+
+def refine_anew(words: list) -> subprocess.CompletedProcess:
+    """A whole run in an interpreter that is started for it, as users start it."""
+    return subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True)
 
 
 def results(out: Path) -> list[bytes]:
@@ -72,35 +168,6 @@ def ended(out: Path) -> dict[tuple[str, str], dict]:
     lines += [((row["id"], row["origin"]), row) for row in read_jsonl(out / "rejected.jsonl")]
     assert len(dict(lines)) == len(lines)
     return dict(lines)
-
-
-# Runs the program once for each of its command lines, to import DataDreamer once only.
-SEVERAL = """
-import json, os, runpy, sys
-printed, ends = os.fdopen(os.dup(1), "w"), []
-for words in json.loads(sys.stdin.read()):
-    sys.argv = words
-    try:
-        runpy.run_path(words[0], run_name="__main__")
-        ends.append(0)
-    except SystemExit as end:
-        ends.append(end.code)
-json.dump(ends, printed)
-"""
-
-
-def refine_each(commands: list[list]) -> list[int]:
-    """The exit statuses of several runs, one after another in one process."""
-    several = subprocess.run(
-        [PYTHON, "-c", SEVERAL],
-        cwd=ROOT,
-        env=environment() | {"PYTHONPATH": str(ROOT / "scripts")},
-        input=json.dumps([[str(word) for word in words[1:]] for words in commands]),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return json.loads(several.stdout)
 
 
 def write_world(folder: Path, rows: list[dict], kinds: list[str]) -> Path:

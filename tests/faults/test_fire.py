@@ -6,15 +6,13 @@ MIDDO_FIRE_REQUESTS and MIDDO_FIRE_KILLS say how many; the full figures are 1000
 import json
 import os
 import random
-import subprocess
 import time
 from collections import Counter
 
 import polars as pl
 import pytest
-from conftest import ROOT
 from fault_server import CONTENT, LABEL, TRANSPORT
-from refining import assert_no_key, command, ended, endpoint, environment, refine, results, write_world
+from refining import Run, assert_no_key, command, ended, endpoint, refine, results, write_world
 
 from middo.actions import ORIGIN
 from middo.files import read_json, read_jsonl
@@ -150,11 +148,11 @@ class Journal:
 def kill_at(words, journal, lines, seconds):
     """Start refining; kill it when the journal has so many lines, or so many seconds after the start."""
     started = time.monotonic()
-    with subprocess.Popen(words, env=environment(), cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        while (journal.count() < lines) if seconds is None else (time.monotonic() < started + seconds):
-            assert process.poll() is None
-            time.sleep(0.002)
-        process.kill()
+    run = Run(words)
+    while (journal.count() < lines) if seconds is None else (time.monotonic() < started + seconds):
+        assert run.running()
+        time.sleep(0.002)
+    run.kill()
     # What the server had in hand meets a closed connection.
     time.sleep(0.1)
 
@@ -172,10 +170,10 @@ def complete(path):
 
 
 def test_killed_at_random_moments_it_ends_with_the_bytes_of_an_undisturbed_run(tmp_path):
-    world = make_world(tmp_path / "world", 300)
+    world = make_world(tmp_path / "world", 40 + 6 * KILLS)
     whole, out = tmp_path / "whole", tmp_path / "killed"
     faults = ("--rate", "0.3", "--seed", str(SEED), "--latency", "0.02")
-    reach = dict(max_concurrency=KILLED_BOUND, max_retries=8, timeout=5)
+    reach = dict(max_concurrency=KILLED_BOUND, max_retries=8, timeout=2)
     whole.mkdir()
     with endpoint(whole / "journal.jsonl", *faults) as url:
         done = refine(command(world, whole, url, **reach))
@@ -189,7 +187,7 @@ def test_killed_at_random_moments_it_ends_with_the_bytes_of_an_undisturbed_run(t
     moments = sorted(draw.sample(range(1, len(undisturbed)), KILLS - in_seconds))
     plan = [(lines, None) for lines in moments]
     for _ in range(in_seconds):
-        plan.insert(draw.randrange(len(plan) + 1), (None, draw.uniform(0, 4)))
+        plan.insert(draw.randrange(len(plan) + 1), (None, draw.uniform(0, 2)))
     lost = []
     with endpoint(out / "journal.jsonl", *faults, "--port", port) as url:
         words = command(world, out, url, **reach)
@@ -202,7 +200,7 @@ def test_killed_at_random_moments_it_ends_with_the_bytes_of_an_undisturbed_run(t
         stored.write_bytes(complete(stored) + b'{"key":"torn')
         done = finish_beside_a_second_run(words, stored)
     disturbed = read_jsonl(out / "journal.jsonl")
-    assert done[0] == 0 and "the last answer was cut off" in done[1], done[1]
+    assert done.returncode == 0 and "the last answer was cut off" in done.stderr, done.stderr
     assert results(out) == results(whole)
     whole_store = whole / "answers" / "test" / "iter1.jsonl"
     assert sorted(stored.read_bytes().splitlines()) == sorted(whole_store.read_bytes().splitlines())
@@ -214,16 +212,15 @@ def test_killed_at_random_moments_it_ends_with_the_bytes_of_an_undisturbed_run(t
     )
     assert max(lost) <= KILLED_BOUND and repeated <= sum(lost)
     assert max(line["under_way"] for line in disturbed) <= KILLED_BOUND
-    assert_no_key(tmp_path, done[1])
+    assert_no_key(tmp_path, done.stderr)
 
 
 def finish_beside_a_second_run(words, stored):
-    """(exit status, what it printed) of a run beside which a second one is started, which must stop."""
-    with subprocess.Popen(words, env=environment(), cwd=ROOT, stderr=subprocess.PIPE, text=True) as first:
-        while "since" not in stored.with_name(f"{stored.name}.lock").read_text() or b"torn" in stored.read_bytes():
-            assert first.poll() is None
-            time.sleep(0.01)
-        second = refine(words)
-        assert second.returncode == 1 and f"is in use by process {first.pid} on " in second.stderr, second.stderr
-        printed = first.communicate()[1]
-        return first.returncode, printed
+    """The end of a run beside which a second one is started, which must stop."""
+    first = Run(words)
+    while b"torn" in stored.read_bytes():
+        assert first.running()
+        time.sleep(0.01)
+    second = refine(words)
+    assert second.returncode == 1 and f"is in use by process {first.pid} on " in second.stderr, second.stderr
+    return first.end()

@@ -3,7 +3,6 @@
 import json
 import tempfile
 from collections import Counter
-from contextlib import ExitStack
 from pathlib import Path
 
 import polars as pl
@@ -18,7 +17,7 @@ from refining import (
     ended,
     endpoint,
     refine,
-    refine_each,
+    refine_anew,
     results,
     write_world,
 )
@@ -66,7 +65,7 @@ def run(world, tmp_path_factory):
     """One whole run that nothing interrupts, with every fault: its folder, URL, journal and what it printed."""
     out = tmp_path_factory.mktemp("undisturbed")
     with endpoint(out / "journal.jsonl") as url:
-        done = refine(command(world, out, url))
+        done = refine_anew(command(world, out, url))
     assert done.returncode == 0, done.stderr
     return dict(out=out, url=url, journal=read_jsonl(out / "journal.jsonl"), printed=done.stdout + done.stderr)
 
@@ -247,18 +246,14 @@ def test_a_selection_of_other_rows_is_refused(world, tmp_path):
 
 @pytest.fixture(scope="module")
 def refusals(world, tmp_path_factory):
-    """Runs against endpoints that refuse everything, by status: (exit status, log, journal, folder)."""
-    outs = {status: tmp_path_factory.mktemp(f"refused-{status}") for status in ("400", "401", "404")}
-    with ExitStack() as stack:
-        lines = []
-        for status, out in outs.items():
-            url = stack.enter_context(endpoint(out / "journal.jsonl", "--always", status))
-            lines.append(command(world, out, url))
-        ends = refine_each(lines)
-    return {
-        status: (end, (out / "logs" / "refine.log").read_text(), read_jsonl(out / "journal.jsonl"), out)
-        for end, (status, out) in zip(ends, outs.items(), strict=True)
-    }
+    """Runs against endpoints that refuse everything, by status: (exit status, what it printed, journal, folder)."""
+    found = {}
+    for status in ("400", "401", "404"):
+        out = tmp_path_factory.mktemp(f"refused-{status}")
+        with endpoint(out / "journal.jsonl", "--always", status) as url:
+            done = refine(command(world, out, url))
+        found[status] = (done.returncode, done.stderr, read_jsonl(out / "journal.jsonl"), out)
+    return found
 
 
 @pytest.mark.parametrize("status", ["400", "401", "404"])
