@@ -4,6 +4,7 @@ import atexit
 import functools
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -20,7 +21,8 @@ from middo.rows import with_ids
 
 PYTHON = ROOT / ".venvs" / "refine" / "bin" / "python"
 SERVER = Path(__file__).parent / "fault_server.py"
-KEY = "sk-fake-3f1d-marked-key-of-the-tests"
+# No file of the project holds it.
+KEY = f"sk-marked-{secrets.token_hex(16)}"
 CONCURRENCY = 4
 ATTEMPTS = 2
 
