@@ -63,8 +63,10 @@ def environment(key: str | None = KEY) -> dict[str, str]:
 # Imports DataDreamer once, which takes seconds; each line of its input is then a run in a process of its own, made by
 # fork, or a run to wait for.
 FORKS = """
-import json, os, resource, runpy, sys, traceback
-import middo.teacher
+import inspect, json, os, resource, runpy, sys
+import middo.teacher, openai.resources.chat.completions
+# DataDreamer looks at its callers, and Python then at all modules, once.
+inspect.stack()
 for line in sys.stdin:
     asked = json.loads(line)
     if "wait" in asked:

@@ -1,4 +1,4 @@
-"""What single replies mean: pauses that the endpoint asks for, keys that it sends back, refusals of some or all rows."""
+"""What single replies mean: pauses that the endpoint asks for, keys that it sends back, refusals of some or all."""
 
 import email.utils
 import json
