@@ -127,14 +127,13 @@ def estimate(answers: Answers, settings: dict[str, Any], templates: dict[str, st
     """
     found: Counter = Counter()
     waiting: dict[str, int] = {}
-    answer_prompts = set()
+    known = set()
     for action in actions:
-        rewrite = follow(answers, settings, action.prompt, "rewrite")
+        rewrite, answer = follow_row(answers, settings, templates, action)
         if rewrite.next_request:
             waiting[action.prompt] = len(fill(templates["answer"], prompt=prompt_text(action.row)))
-        elif rewrite.text:
-            answer_prompts.add(fill(templates["answer"], prompt=rewrite.text))
-    known = [prompt for prompt in answer_prompts if follow(answers, settings, prompt, "answer").next_request]
+        elif answer and answer.next_request:
+            known.add(answer.next_request["messages"][0]["content"])
     found["rewrites"] = len(waiting)
     found["answers"] = len(waiting) + len(known)
     found["characters"] = sum(map(len, waiting)) + sum(waiting.values()) + sum(map(len, known))

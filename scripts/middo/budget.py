@@ -77,4 +77,4 @@ class Budget:
 
 
 def _of(cap: float | None) -> str:
-    return "" if cap is None else f" of {cap:g}"
+    return "" if cap is None else f" of {cap}"
