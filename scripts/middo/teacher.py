@@ -13,6 +13,7 @@ import asyncio
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -86,8 +87,8 @@ class Teacher(OpenAI):
     async def _ask_all(self, prompts: list[str], step: str) -> None:
         """Settle all prompts. The first failure stops new requests; those under way are finished and stored first."""
         self._failed = asyncio.Event()
-        self._unwritten: list[bytes] = []
-        self._writing = asyncio.Lock()
+        self._unwritten: list[tuple[bytes, asyncio.Future]] = []
+        self._writing = False
         queue, progress = iter(prompts), Progress(len(prompts), f"{step}s")
         certificates = httpx.create_ssl_context()
         # A teacher on this machine is never reached through a proxy.
@@ -101,10 +102,15 @@ class Teacher(OpenAI):
                         return
                     progress.advance(note=f"{self.budget.spent()} in this experiment")
 
-        workers = [asyncio.create_task(work()) for _ in range(min(self.access["max_concurrency"], len(prompts)))]
-        for worker in workers:
-            worker.add_done_callback(self._note_failure)
-        ends = await asyncio.gather(*workers, return_exceptions=True)
+        with ThreadPoolExecutor(1) as self._disk:
+            workers = [asyncio.create_task(work()) for _ in range(min(self.access["max_concurrency"], len(prompts)))]
+            for worker in workers:
+                worker.add_done_callback(self._note_failure)
+            ends = await asyncio.gather(*workers, return_exceptions=True)
+            await self._end(ends)
+
+    async def _end(self, ends: list[BaseException | None]) -> None:
+        """Store the refusals that are about single requests, and raise what ended the asking, if anything did."""
         failures = [end for end in ends if end is not None]
         # What nobody foresaw comes first, what can simply be raised last.
         failures.sort(key=lambda end: (isinstance(end, UserError), isinstance(end, CapReached)))
@@ -154,20 +160,36 @@ class Teacher(OpenAI):
         )
 
     async def _keep(self, line: bytes) -> None:
-        """Return when `line` is on disk. Lines that come while another write is under way share the next one."""
-        if not self._unwritten:
-            self._write = asyncio.create_task(self._write_next())
-        self._unwritten.append(line)
-        await asyncio.shield(self._write)
+        """Return when `line` is on disk. Lines that come while a write is under way share the next one."""
+        stored = asyncio.get_running_loop().create_future()
+        self._unwritten.append((line, stored))
+        if not self._writing:
+            self._write_next()
+        await stored
 
-    async def _write_next(self) -> None:
-        async with self._writing:
-            lines, self._unwritten = self._unwritten, []
-            await asyncio.to_thread(self.answers.write, lines)
+    def _write_next(self) -> None:
+        """Begin to write what waits. Straight from a thread back into the loop: each detour by way of a task costs a
+        round of the loop, in which all other requests come first."""
+        loop, batch, self._unwritten = asyncio.get_running_loop(), self._unwritten, []
+        self._writing = bool(batch)
+        if batch:
+            write = self._disk.submit(self.answers.write, [line for line, _ in batch])
+            write.add_done_callback(lambda done: loop.call_soon_threadsafe(self._written, batch, done.exception()))
+
+    def _written(self, batch: list[tuple[bytes, asyncio.Future]], failure: BaseException | None) -> None:
+        if failure is None:
             # At once: a request counts either as under way or as spent.
-            self.answers.note(lines)
-            self.budget.stored(len(lines))
-            self.asked += len(lines)
+            self.answers.note([line for line, _ in batch])
+            self.budget.stored(len(batch))
+            self.asked += len(batch)
+        self._write_next()
+        for _, stored in batch:
+            if stored.cancelled():
+                continue
+            if failure:
+                stored.set_exception(failure)
+            else:
+                stored.set_result(None)
 
     async def _send_until_answered(self, client: openai.AsyncOpenAI, request: dict[str, Any]) -> Any | None:
         """The response's body, or None where another request's failure ended the trying.
