@@ -166,7 +166,7 @@ def shard(name, identity):
 
 # What is asked of the teacher; and how it is reached, which changes none of its answers.
 TEACHER_IDENTITY = ["model", "base_url", "temperature", "top_p", "max_tokens", "attempts"]
-TEACHER_ACCESS = pick(config["teacher"], "api_key_env", "max_concurrency", "timeout", "max_retries", "command")
+TEACHER_ACCESS = pick(config["teacher"], *sorted(config["teacher"].keys() - TEACHER_IDENTITY))
 # The rest of the config, which is no identity: for the manifest, that a version can be made again.
 REST = json.dumps({"teacher": json.loads(TEACHER_ACCESS)} | json.loads(pick(config, "evaluation", "execution", "demo")))
 

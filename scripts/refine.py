@@ -11,11 +11,13 @@ Each line of refined.jsonl and rejected.jsonl names the stored requests behind i
         --neighbors seed/neighbors.parquet --prompts config/prompts/{simplify,improve,extend,answer}.md \\
         --teacher '{"model": "gpt-4o-mini", "base_url": "https://api.openai.com/v1", "temperature": 1.0, \\
         "top_p": 1.0, "max_tokens": 4096, "attempts": 3}' --access '{"api_key_env": "OPENAI_API_KEY", \\
-        "max_concurrency": 32, "timeout": 120, "max_retries": 8, "command": null}' --iteration 1 \\
+        "max_concurrency": 32, "timeout": 120, "max_retries": 8, "command": null, "prices": null, "max_cost": null, \\
+        "max_requests": null}' --iteration 1 \\
         --answers results/teacher_answers/mine/middo/iter1.jsonl --answers-root results/teacher_answers \\
         --refined middo/iter1/refined.jsonl --rejected middo/iter1/rejected.jsonl --report middo/iter1/refine.json
 
-With --estimate it only says how many calls and tokens that would be, and sends nothing.
+Before the first request it says how many calls and tokens that will be, and what they cost where teacher.prices are
+given; with --estimate nothing else. Where teacher.max_requests or max_cost is reached it stops.
 """
 
 import argparse
@@ -32,11 +34,12 @@ import polars as pl
 from middo import program
 from middo.actions import ORIGIN, planned_actions
 from middo.answers import Answers
+from middo.budget import Budget, CapReached, cost_of
 from middo.files import write_json, write_jsonl
 from middo.program import UserError, say
 from middo.prompts import fill, quote_hints, read_template
 from middo.questions import Outcome, follow
-from middo.replies import tokens_used
+from middo.replies import KINDS, is_refusal, tokens_counted
 from middo.rows import check_same_ids, prompt_text, read_dataset, with_ids
 from middo.served import read_key, served
 from middo.work import clear_work, work_folder
@@ -118,36 +121,40 @@ def estimate(answers: Answers, settings: dict[str, Any], templates: dict[str, st
     """
     found: Counter = Counter()
     waiting: dict[str, int] = {}
-    answer_prompts = set()
+    known = set()
     for action in actions:
-        rewrite = follow(answers, settings, action.prompt, "rewrite")
+        rewrite, answer = follow_row(answers, settings, templates, action)
         if rewrite.next_request:
             waiting[action.prompt] = len(fill(templates["answer"], prompt=prompt_text(action.row)))
-        elif rewrite.text:
-            answer_prompts.add(fill(templates["answer"], prompt=rewrite.text))
-    known = [prompt for prompt in answer_prompts if follow(answers, settings, prompt, "answer").next_request]
+        elif answer and answer.next_request:
+            known.add(answer.next_request["messages"][0]["content"])
     found["rewrites"] = len(waiting)
     found["answers"] = len(waiting) + len(known)
     found["characters"] = sum(map(len, waiting)) + sum(waiting.values()) + sum(map(len, known))
     return found
 
 
-def say_estimate(found: Counter, settings: dict[str, Any], actions: list[Action]) -> None:
-    """What is still to be asked, in words."""
+def say_estimate(found: Counter, settings: dict[str, Any], budget: Budget, rows: int) -> None:
+    """What is still to be asked for `rows` rows, what it may cost, and what has been spent, in words."""
     calls = found["rewrites"] + found["answers"]
-    say(f"{len(actions)} rows to make; {found['rewrites']} rewrites and up to {found['answers']} answers to ask for")
+    prompt, completion = found["characters"] // CHARACTERS_PER_TOKEN, calls * settings["max_tokens"]
+    say(f"{rows} rows to make; {found['rewrites']} rewrites and up to {found['answers']} answers to ask for")
     say(
-        f"{calls} calls: about {found['characters'] // CHARACTERS_PER_TOKEN} prompt tokens "
-        f"({CHARACTERS_PER_TOKEN} characters taken as one token), at most {calls * settings['max_tokens']} "
-        f"completion tokens; replies that cannot be parsed are asked for up to {settings['attempts']} times"
+        f"{calls} calls: about {prompt} prompt tokens ({CHARACTERS_PER_TOKEN} characters taken as one token), at most "
+        f"{completion} completion tokens; what cannot be parsed is asked for up to {settings['attempts']} times"
     )
+    if budget.prices:
+        asking, writing = cost_of(budget.prices, prompt, 0), cost_of(budget.prices, 0, completion)
+        say(f"cost of these calls: about {asking:.4f} for the prompts, at most {writing:.4f} for the replies")
+    say(f"spent in this experiment so far: {budget.spent()}")
 
 
-def ask(args: argparse.Namespace, answers: Answers, templates: dict[str, str], actions: list[Action]) -> None:
+def ask(args: argparse.Namespace, budget: Budget, templates: dict[str, str], actions: list[Action]) -> None:
     """Let DataDreamer put every question that the store does not answer, first the rewrites, then the answers.
 
-    Raises UserError where the endpoint refuses or stays silent, and where the key is missing.
+    Raises UserError where the endpoint refuses or stays silent, and CapReached.
     """
+    budget.check()
     # DataDreamer would answer from what it finds here, whatever the endpoint.
     folder = work_folder(args.refined, "refine", {"made by": "datadreamer"}) / "steps"
     if folder.exists():
@@ -160,11 +167,35 @@ def ask(args: argparse.Namespace, answers: Answers, templates: dict[str, str], a
 
         from middo.teacher import Teacher, run_step
 
-        teacher = Teacher(args.teacher, args.access, url, answers)
+        teacher = Teacher(args.teacher, args.access, url, budget.answers, budget)
         with DataDreamer(str(folder)):
             rewritten = run_step(teacher, "rewrite", [action.prompt for action in actions])
             run_step(teacher, "answer", [fill(templates["answer"], prompt=text) for text in rewritten.values() if text])
-    say(f"{teacher.asked} requests answered in this run, {teacher.tokens} tokens, {teacher.retries} sent again")
+    say(f"{teacher.asked} requests answered in this run, {teacher.retries} sent again")
+    say(f"spent in this experiment: {budget.spent()}")
+
+
+def ask_within_caps(args: argparse.Namespace, budget: Budget, templates: dict[str, str], actions: list[Action]) -> None:
+    """`ask`, and where a cap ends it, say what is left. Raises UserError."""
+    try:
+        ask(args, budget, templates, actions)
+    except CapReached as cap:
+        ends = [follow_row(budget.answers, args.teacher, templates, action) for action in actions]
+        left = sum((answer or rewrite).next_request is not None for rewrite, answer in ends)
+        raise UserError(
+            f"The budget of this experiment is used up: {budget.spent()}. {left} of {len(actions)} rows are still to "
+            f"be made. All answers are kept; raise {cap} and start again to go on."
+        ) from cap
+
+
+def follow_row(
+    answers: Answers, settings: dict[str, Any], templates: dict[str, str], action: Action
+) -> tuple[Outcome, Outcome | None]:
+    """How far the store has settled a row's rewrite, and its answer where there is a rewrite."""
+    rewrite = follow(answers, settings, action.prompt, "rewrite")
+    if not rewrite.text:
+        return rewrite, None
+    return rewrite, follow(answers, settings, fill(templates["answer"], prompt=rewrite.text), "answer")
 
 
 def finish(
@@ -194,12 +225,14 @@ def finish(
     }, None
 
 
-def report(actions: list[Action], rejected: list[dict], answers: Answers, keys: set[str]) -> dict[str, Any]:
+def report(
+    actions: list[Action], rejected: list[dict], responses: list[Any], prices: dict[str, float] | None
+) -> dict[str, Any]:
     """refine.json: what was asked, what came of it, what it took. The same for every run on the same answers."""
     asked = Counter(action.origin for action in actions)
     lost = {origin: [line for line in rejected if line["origin"] == origin] for origin in ORIGIN.values()}
-    responses = [answers.get(key) for key in keys]
-    used = [tokens_used(response) for response in responses]
+    used = [tokens_counted(response) for response in responses]
+    tokens = {kind: sum(counted[kind] for counted in used) for kind in KINDS}
     return {
         "rows": {
             origin: {
@@ -209,9 +242,11 @@ def report(actions: list[Action], rejected: list[dict], answers: Answers, keys: 
             }
             for origin in ORIGIN.values()
         },
-        "requests": len(keys),
-        "tokens": {"prompt": sum(prompt for prompt, _ in used), "completion": sum(written for _, written in used)},
-        "teacher_models": sorted({str(response.get("model")) for response in responses}),
+        "requests": len(responses),
+        "tokens": tokens,
+        "prices": prices,
+        "cost": cost_of(prices, **tokens),
+        "teacher_models": sorted({str(response.get("model")) for response in responses if not is_refusal(response)}),
     }
 
 
@@ -220,11 +255,8 @@ def write_results(args: argparse.Namespace, answers: Answers, templates: dict[st
     keys: set[str] = set()
     refined, rejected = [], []
     for action in actions:
-        rewrite = follow(answers, args.teacher, action.prompt, "rewrite")
-        answer = None
-        if rewrite.text:
-            answer = follow(answers, args.teacher, fill(templates["answer"], prompt=rewrite.text), "answer")
-        if rewrite.next_request or answer and answer.next_request:
+        rewrite, answer = follow_row(answers, args.teacher, templates, action)
+        if (answer or rewrite).next_request:
             raise UserError(f"Row {action.row['id']} ({action.origin}) is still without an answer. Start again.")
         keys |= {*rewrite.requests, *(answer.requests if answer else [])}
         row, line = finish(action, rewrite, answer, args.iteration)
@@ -238,7 +270,7 @@ def write_results(args: argparse.Namespace, answers: Answers, templates: dict[st
     )
     write_jsonl(args.refined, with_ids(refined))
     write_jsonl(args.rejected, rejected)
-    write_json(args.report, report(actions, rejected, answers, keys))
+    write_json(args.report, report(actions, rejected, [answers.get(key) for key in keys], args.access["prices"]))
     say(f"{len(actions)} rows asked for: {len(refined)} refined, {len(rejected)} rejected, {len(keys)} requests in all")
 
 
@@ -246,14 +278,15 @@ def main(args: argparse.Namespace) -> None:
     templates = read_templates(args.prompts)
     actions = read_actions(args, templates)
     answers = Answers(args.answers, args.answers_root)
+    budget = Budget(args.access, answers)
     found = estimate(answers, args.teacher, templates, actions)
-    say_estimate(found, args.teacher, actions)
+    say_estimate(found, args.teacher, budget, len(actions))
     if args.estimate:
         return
     if found["answers"]:
         read_key(args.access["api_key_env"])
         with answers.writing():
-            ask(args, answers, templates, actions)
+            ask_within_caps(args, budget, templates, actions)
     write_results(args, answers, templates, actions)
     clear_work(args.refined)
 

@@ -32,6 +32,7 @@ TEACHER = {
     "attempts": 2,
 }
 ACCESS = {"api_key_env": None, "max_concurrency": 1, "timeout": 1, "max_retries": 0, "command": None}
+ACCESS |= {"prices": {"input": 0.5, "output": 2.0}, "max_cost": None, "max_requests": None}
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import fcntl
 import json
 import os
 import socket
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -17,6 +18,7 @@ from typing import Any
 
 from middo.files import canonical_json, sha256_json, sync_folder
 from middo.program import UserError, say
+from middo.replies import tokens_counted
 
 
 def encode_record(request: dict[str, Any], response: Any) -> bytes:
@@ -61,6 +63,7 @@ class Answers:
         self._places: dict[str, tuple[Path, int, int]] = {}
         self._read_to: dict[Path, int] = {}
         self._torn: set[Path] = set()
+        self._spent: defaultdict[Path, Counter] = defaultdict(Counter)
         self._descriptor: int | None = None
         self.refresh()
 
@@ -76,13 +79,23 @@ class Answers:
             stream.seek(offset)
             return json.loads(stream.read(length))["response"]
 
+    @property
+    def spent(self) -> Counter:
+        """What the experiment of `own` has asked for so far: requests, prompt and completion tokens, and how many of
+        the requests are uncounted, because the endpoint did not say their tokens."""
+        return self._spent[self._experiment(self.own)]
+
+    def _experiment(self, path: Path) -> Path:
+        """The folder of all answers of an experiment, the first below the root."""
+        return self.root / path.relative_to(self.root).parts[0] if path.is_relative_to(self.root) else path
+
     def refresh(self) -> None:
         """Index what was appended since the last look. A torn last line does not count."""
         for path in sorted({*self.root.rglob("*.jsonl"), *([self.own] if self.own.exists() else [])}):
             self._index(path)
 
     def _index(self, path: Path) -> None:
-        offset = self._read_to.get(path, 0)
+        offset = self._read_to.setdefault(path, 0)
         with open(path, "rb") as stream:
             stream.seek(offset)
             for line in stream:
@@ -97,9 +110,15 @@ class Answers:
                         "Put the file back as it was; if that cannot be done, remove the line, and what it "
                         "answered is asked again."
                     ) from error
-                self._places.setdefault(record["key"], (path, offset, len(line)))
+                self._place(path, line, record)
                 offset += len(line)
-        self._read_to[path] = offset
+
+    def _place(self, path: Path, line: bytes, record: dict[str, Any]) -> None:
+        """Note where a record lies, behind those of the file that are known."""
+        offset = self._read_to[path]
+        self._places.setdefault(record["key"], (path, offset, len(line)))
+        self._read_to[path] = offset + len(line)
+        self._spent[self._experiment(path)].update(requests=1, **tokens_counted(record["response"]))
 
     def _tell_torn(self, path: Path) -> None:
         if path not in self._torn:
@@ -128,23 +147,31 @@ class Answers:
                 self._descriptor = None
 
     def add(self, lines: list[bytes]) -> None:
-        """Append records (encode_record); when this returns they are on disk.
+        """Append records (encode_record); when this returns they are on disk. Raises what `write` raises."""
+        self.write(lines)
+        self.note(lines)
 
-        Raises UserError where they cannot be written; the file is then as it was before.
+    def write(self, lines: list[bytes]) -> None:
+        """The slow half of `add`, which may run in a thread: append, and wait for the disk.
+
+        Raises UserError where that fails; the file is then as it was before.
         """
-        before = os.fstat(self._descriptor).st_size
         left = memoryview(b"".join(lines))
         try:
             while left:
                 left = left[os.write(self._descriptor, left) :]
             os.fsync(self._descriptor)
         except OSError as error:
-            os.ftruncate(self._descriptor, before)
+            os.ftruncate(self._descriptor, self._read_to[self.own])
             raise UserError(
                 f"{self.own}: an answer could not be stored: {error.strerror}. "
                 "All earlier answers are safe; mend this and start again."
             ) from error
-        self._index(self.own)
+
+    def note(self, lines: list[bytes]) -> None:
+        """The other half: from now on these records are found, and count as spent."""
+        for line in lines:
+            self._place(self.own, line, json.loads(line))
 
 
 def _line_number(path: Path, offset: int) -> int:

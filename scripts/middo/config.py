@@ -94,6 +94,8 @@ def _name_faults(config: dict[str, Any]) -> list[str]:
         faults.append("evaluation.data: missing; the folder that holds the benchmarks' data/.")
     if config["teacher"]["command"] and "{port}" not in config["teacher"]["base_url"]:
         faults.append("teacher.base_url: must hold {port} where teacher.command is given.")
+    if config["teacher"]["max_cost"] is not None and config["teacher"]["prices"] is None:
+        faults.append("teacher.max_cost: needs teacher.prices; without them give teacher.max_requests.")
     if config["execution"]["device"] == "cpu" and config["training"].get("bf16"):
         faults.append("training.bf16: true is not allowed with execution.device: cpu.")
     return faults

@@ -27,7 +27,7 @@ def _rows(schema: dict[str, Any], defaults: Any, prefix: str) -> list[str]:
     for key, part in schema["properties"].items():
         default = defaults.get(key, ...) if isinstance(defaults, dict) else ...
         nested = part if "properties" in part else part.get("items", {})
-        shown = "" if default is ... or "properties" in part else f"`{json.dumps(default)}`"
+        shown = "" if default is ... or isinstance(default, dict) else f"`{json.dumps(default)}`"
         meaning = part["description"].strip().replace("|", "\\|")
         rows.append(f"| `{prefix}{key}` | {shown} | {_allowed(part)} | {meaning} |")
         if "properties" in nested:

@@ -11,7 +11,7 @@ METHOD = {
     "neighbors": 1,
     "scores": 1,
     "select_rows": 1,
-    "refine": 1,
+    "refine": 2,
     "assemble": 2,
     "evaluate": 1,
     "summary": 1,

@@ -1,6 +1,7 @@
 """The frame of every program: arguments, log file, progress on the terminal, errors for people."""
 
 import argparse
+import errno
 import os
 import sys
 import time
@@ -12,6 +13,8 @@ from types import TracebackType
 
 # Read by Hugging Face's libraries when they are imported.
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 _terminal = sys.stderr
 _label = ""
@@ -57,6 +60,12 @@ def run(
     except UserError as error:
         say(f"error: {error}")
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        say(f"error: {where}{error.strerror}. Make room and start again; what was finished is kept.")
+        sys.exit(1)
 
 
 def _show_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -72,7 +81,19 @@ def say(message: str) -> None:
     line = f"[{_label}] {message}" if _label else message
     print(line, file=_terminal, flush=True)
     if _terminal is not sys.stderr:
+        _print_to_log(line)
+
+
+def _print_to_log(line: str) -> None:
+    global _terminal
+    try:
         print(line, file=sys.stderr, flush=True)
+    except OSError as error:
+        # The disk of the log is full. From now on everything goes to the terminal, that of children too.
+        for descriptor in (1, 2):
+            os.dup2(_terminal.fileno(), descriptor)
+        _terminal = sys.stderr
+        say(f"the log cannot be written: {error.strerror}")
 
 
 def _redirect(log: Path) -> None:
@@ -87,7 +108,7 @@ def _redirect(log: Path) -> None:
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
-    print(f"--- {datetime.now().isoformat(timespec='seconds')} {' '.join(sys.argv[:1])}", file=sys.stderr, flush=True)
+    _print_to_log(f"--- {datetime.now().isoformat(timespec='seconds')} {' '.join(sys.argv[:1])}")
 
 
 class Progress:

@@ -5,7 +5,7 @@ from typing import Any
 
 from middo.answers import Answers
 from middo.files import sha256_json
-from middo.replies import raw_text, read_reply
+from middo.replies import is_refusal, raw_text, read_reply
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,8 @@ def follow(answers: Answers, settings: dict[str, Any], prompt: str, step: str) -
     """Follow a question through its stored attempts, up to `settings["attempts"]`, until one can be used.
 
     `step` is `rewrite` or `answer`. The outcome holds the text of the usable reply; or the request to send next; or,
-    with neither, the reason and the raw text of the last reply: the question is given up.
+    with neither, the reason and the raw text of the last reply: the question is given up. What the endpoint refused
+    is not asked again.
     """
     requests: list[str] = []
     reason, reply = None, ""
@@ -50,8 +51,10 @@ def follow(answers: Answers, settings: dict[str, Any], prompt: str, step: str) -
         if response is None:
             return Outcome(None, reason, reply, requests, request)
         requests.append(key)
-        text, reason = read_reply(step, response)
+        text, reason = read_reply(step, prompt, response)
         reply = raw_text(response)
         if text is not None:
             return Outcome(text, None, reply, requests, None)
+        if is_refusal(response):
+            break
     return Outcome(None, reason, reply, requests, None)

@@ -4,40 +4,63 @@ import re
 from typing import Any
 
 LABEL = "Step 4, final prompt:"
+KINDS = ("prompt", "completion")
 
 # The label on a line of its own; a heading or bold marks around it are all that is allowed besides.
 _LABEL_LINE = re.compile(rf"(?:#{{1,6}} )?(\*\*)?{re.escape(LABEL)}(?(1)\*\*)[ \t\r]*")
 _MARKUP = " \t#*_>`-"
 
 
-def read_reply(step: str, response: Any) -> tuple[str | None, str | None]:
+def refusal(status: int, said: str) -> dict[str, Any]:
+    """What is stored where the endpoint refused a request: its HTTP status, and what it said."""
+    return {"status": status, "error": said}
+
+
+def is_refusal(response: Any) -> bool:
+    """Whether the stored response is no reply but `refusal`."""
+    return isinstance(response, dict) and "choices" not in response
+
+
+def read_reply(step: str, prompt: str, response: Any) -> tuple[str | None, str | None]:
     """(text, None) where the response can be used, (None, reason) where it cannot.
 
     `step` is `rewrite` (the text is the final prompt, method section 3) or `answer` (the text is the whole reply).
-    `response` is the body that the endpoint sent.
+    `prompt` is what was asked, `response` the body that the endpoint sent, or `refusal`.
+
+    Whether a reply is one to its question is told by its form alone: a rewrite has the label, an answer has none.
     """
     text, reason = _whole_text(response)
-    if text is None or step == "answer":
-        return text, reason
-    return _final_prompt(text)
+    if text is None:
+        return None, reason
+    if step == "rewrite":
+        return _final_prompt(text)
+    if LABEL not in prompt and _labels(text.split("\n")):
+        return None, "a rewrite in place of an answer"
+    return text, None
 
 
 def raw_text(response: Any) -> str:
     """The reply as it came, for people to read: content or refusal, empty where there is neither."""
+    if is_refusal(response):
+        return response["error"]
     message = response["choices"][0]["message"]
     text = message.get("content") or message.get("refusal") or ""
     return text if isinstance(text, str) else repr(text)
 
 
-def tokens_used(response: Any) -> tuple[int, int]:
-    """(prompt, completion) tokens that the endpoint counted; 0 where it says nothing."""
-    usage = response.get("usage") or {}
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    return (prompt if isinstance(prompt, int) else 0, completion if isinstance(completion, int) else 0)
+def tokens_counted(response: Any) -> dict[str, int]:
+    """{prompt, completion: tokens that the endpoint counted, 0 where it says nothing; uncounted: 1 where it should
+    have}."""
+    usage = response.get("usage") if isinstance(response, dict) else None
+    counted = {kind: usage.get(f"{kind}_tokens") if isinstance(usage, dict) else None for kind in KINDS}
+    known = {kind: count if isinstance(count, int) and count >= 0 else 0 for kind, count in counted.items()}
+    return known | {"uncounted": int(known != counted and not is_refusal(response))}
 
 
 def _whole_text(response: Any) -> tuple[str | None, str | None]:
     """The reply's stripped content, or why it does not count."""
+    if is_refusal(response):
+        return None, f"refused with status {response['status']}"
     choice = response["choices"][0]
     content = choice["message"].get("content")
     finish = choice.get("finish_reason")
@@ -61,7 +84,7 @@ def _whole_text(response: Any) -> tuple[str | None, str | None]:
 def _final_prompt(text: str) -> tuple[str | None, str | None]:
     """What follows the one line that holds the label."""
     lines = text.split("\n")
-    labels = [number for number, line in enumerate(lines) if line.lstrip(_MARKUP).startswith(LABEL)]
+    labels = _labels(lines)
     if not labels:
         return None, "no label"
     if len(labels) > 1:
@@ -70,3 +93,8 @@ def _final_prompt(text: str) -> tuple[str | None, str | None]:
         return None, "label not alone on its line"
     prompt = "\n".join(lines[labels[0] + 1 :]).strip()
     return (prompt, None) if prompt else (None, "empty final prompt")
+
+
+def _labels(lines: list[str]) -> list[int]:
+    """The numbers of the lines that begin with the label."""
+    return [number for number, line in enumerate(lines) if line.lstrip(_MARKUP).startswith(LABEL)]

@@ -18,6 +18,8 @@ from middo.server import free_port
 
 # A large model takes minutes to load.
 START_SECONDS = 1800.0
+# The openai client wants one even where the endpoint wants none.
+NO_KEY = "none"
 
 
 def read_key(variable: str | None) -> str:
@@ -26,7 +28,7 @@ def read_key(variable: str | None) -> str:
     Raises UserError where the variable is missing, empty, or no key; the value never stands in the message.
     """
     if variable is None:
-        return "none"
+        return NO_KEY
     key = os.environ.get(variable, "").strip()
     if not key:
         raise UserError(f"The environment variable {variable} (teacher.api_key_env) is not set. Put the key there.")

@@ -3,14 +3,17 @@
 DataDreamer hands over the prompts of a step; here each is followed to its end (middo.questions), at most
 `max_concurrency` requests at a time. An answer is in the store before its place is given to the next request.
 DataDreamer's own cache of answers is off: it ignores the endpoint and pickles what it keeps.
+
+A request that the endpoint refuses with a status that may be about it alone (middo.endpoint) rejects its row, once the
+endpoint answers another. `MOST_REFUSED` such refusals without an answer between them, or some without any answer ever,
+are about all requests: they stop the run, and are not stored.
 """
 
 import asyncio
-import json
 import random
 import threading
 import time
-from email.utils import parsedate_to_datetime
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -19,23 +22,15 @@ from datadreamer.llms import OpenAI
 from datadreamer.steps import DataSource, Prompt
 
 from middo.answers import Answers, encode_record
-from middo.files import sha256_json
+from middo.budget import Budget, CapReached
+from middo.endpoint import Refused, Transient, name_of, open_client, send
 from middo.program import Progress, UserError, say
 from middo.questions import Outcome, follow
-from middo.replies import tokens_used
+from middo.replies import refusal
 from middo.rows import check_same_ids
-from middo.served import read_key
 
 LONGEST_PAUSE = 60.0
-_TRY_AGAIN = {408, 409, 425, 429}
-
-
-class _Transient(Exception):
-    """What may be gone when the same request is sent again; `wait`: seconds that the endpoint asks to wait."""
-
-    def __init__(self, message: str, wait: float = 0.0) -> None:
-        super().__init__(message)
-        self.wait = wait
+MOST_REFUSED = 20
 
 
 class Teacher(OpenAI):
@@ -44,14 +39,18 @@ class Teacher(OpenAI):
     # Neither answered from nor written to.
     cache_and_lock = None
 
-    def __init__(self, settings: dict[str, Any], access: dict[str, Any], base_url: str, answers: Answers) -> None:
+    def __init__(
+        self, settings: dict[str, Any], access: dict[str, Any], base_url: str, answers: Answers, budget: Budget
+    ) -> None:
         """`settings`: what is asked and how (middo.questions). `access`: api_key_env, max_concurrency, timeout (s),
         max_retries. `base_url` is where the endpoint is now; settings["base_url"] is its name in the store."""
         super().__init__(model_name=settings["model"])
-        self.settings, self.access, self.answers = settings, access, answers
+        self.settings, self.access, self.answers, self.budget = settings, access, answers, budget
         self.url = base_url
-        self.asked = self.tokens = self.retries = 0
+        self.asked = self.retries = 0
         self._told = time.monotonic()
+        self._answers = False
+        self._refused: list[tuple[dict[str, Any], Refused]] = []
 
     def _create_lock(self) -> threading.Lock:
         # DataDreamer's own leaves a file in the machine's temporary folder.
@@ -78,7 +77,9 @@ class Teacher(OpenAI):
 
     def _run_batch(self, max_length_func: Any, inputs: list[str], step: str, **_: Any) -> list[str]:
         """One text per prompt. DataDreamer's sampling arguments are not used: what is asked stands in the settings."""
-        waiting = [prompt for prompt in dict.fromkeys(inputs) if self.outcome(prompt, step).next_request]
+        found = {prompt: self.outcome(prompt, step) for prompt in inputs}
+        self._answers |= any(outcome.requests for outcome in found.values())
+        waiting = [prompt for prompt, outcome in found.items() if outcome.next_request]
         if waiting:
             asyncio.run(self._ask_all(waiting, step))
         return [self.outcome(prompt, step).text or "" for prompt in inputs]
@@ -86,82 +87,127 @@ class Teacher(OpenAI):
     async def _ask_all(self, prompts: list[str], step: str) -> None:
         """Settle all prompts. The first failure stops new requests; those under way are finished and stored first."""
         self._failed = asyncio.Event()
-        self._unwritten: list[bytes] = []
-        self._writing = asyncio.Lock()
+        self._unwritten: list[tuple[bytes, asyncio.Future]] = []
+        self._writing = False
         queue, progress = iter(prompts), Progress(len(prompts), f"{step}s")
-        async with self._client() as client:
-            # Imported by the client at first use, for longer than a short timeout.
-            _ = client.chat.completions.with_raw_response
+        certificates = httpx.create_ssl_context()
+        # A teacher on this machine is never reached through a proxy.
+        proxies = self.url == self.settings["base_url"]
 
-            async def work() -> None:
+        async def work() -> None:
+            async with open_client(self.access, self.url, certificates, proxies) as client:
                 for prompt in queue:
                     await self._settle(client, prompt, step)
                     if self._failed.is_set():
                         return
-                    progress.advance(note=f"{self.asked} requests, {self.tokens} tokens")
+                    progress.advance(note=f"{self.budget.spent()} in this experiment")
 
+        with ThreadPoolExecutor(1) as self._disk:
             workers = [asyncio.create_task(work()) for _ in range(min(self.access["max_concurrency"], len(prompts)))]
             for worker in workers:
                 worker.add_done_callback(self._note_failure)
             ends = await asyncio.gather(*workers, return_exceptions=True)
+            await self._end(ends)
+
+    async def _end(self, ends: list[BaseException | None]) -> None:
+        """Store the refusals that are about single requests, and raise what ended the asking, if anything did."""
         failures = [end for end in ends if end is not None]
+        # What nobody foresaw comes first, what can simply be raised last.
+        failures.sort(key=lambda end: (isinstance(end, UserError), isinstance(end, CapReached)))
+        if failures and not isinstance(failures[0], UserError):
+            raise failures[0]
+        if self._answers and len(self._refused) < MOST_REFUSED:
+            await self._keep_refused()
+        elif self._refused and not failures:
+            raise self._all_refused()
         if failures:
-            # What nobody foresaw comes first.
-            raise min(failures, key=lambda failure: isinstance(failure, UserError))
+            raise failures[0]
 
     def _note_failure(self, worker: asyncio.Task) -> None:
         if worker.cancelled() or worker.exception():
             self._failed.set()
 
-    def _client(self) -> openai.AsyncOpenAI:
-        most = self.access["max_concurrency"]
-        limits = httpx.Limits(max_connections=most, max_keepalive_connections=most)
-        return openai.AsyncOpenAI(
-            api_key=read_key(self.access["api_key_env"]),
-            base_url=self.url,
-            timeout=self.access["timeout"],
-            max_retries=0,
-            # A teacher on this machine is never reached through a proxy.
-            http_client=openai.DefaultAsyncHttpxClient(limits=limits, trust_env=self.url == self.settings["base_url"]),
-        )
-
     async def _settle(self, client: openai.AsyncOpenAI, prompt: str, step: str) -> None:
+        """Ask until the question is settled, refused, or another request's failure ends the asking."""
         while (request := self.outcome(prompt, step).next_request) and not self._failed.is_set():
-            response = await self._send_until_answered(client, request)
+            self.budget.take()
+            try:
+                response = await self._send_until_answered(client, request)
+            except Refused as refused:
+                self._refused.append((request, refused))
+                if len(self._refused) >= MOST_REFUSED:
+                    raise self._all_refused() from refused
+                return
             if response is None:
                 return
+            if not self._failed.is_set():
+                await self._keep_refused()
             await self._keep(encode_record(request, response))
-            self.asked += 1
-            self.tokens += sum(tokens_used(response))
+            self._answers = True
+
+    async def _keep_refused(self) -> None:
+        """Store the refusals: the endpoint answers other requests, so each is about its own."""
+        refused, self._refused = self._refused, []
+        for request, why in refused:
+            await self._keep(encode_record(request, refusal(why.status, why.said)))
+
+    def _all_refused(self) -> UserError:
+        request, why = self._refused[-1]
+        return UserError(
+            f"The teacher at {self.url} refuses every request; the last, {name_of(request)}, with {why}\n"
+            f"So it did {len(self._refused)} times with no answer in between: no fault of single rows. All answers are "
+            "kept; mend this and start again to go on."
+        )
 
     async def _keep(self, line: bytes) -> None:
-        """Return when `line` is on disk. Lines that come while another write is under way share the next one."""
-        if not self._unwritten:
-            self._write = asyncio.create_task(self._write_next())
-        self._unwritten.append(line)
-        await asyncio.shield(self._write)
+        """Return when `line` is on disk. Lines that come while a write is under way share the next one."""
+        stored = asyncio.get_running_loop().create_future()
+        self._unwritten.append((line, stored))
+        if not self._writing:
+            self._write_next()
+        await stored
 
-    async def _write_next(self) -> None:
-        async with self._writing:
-            lines, self._unwritten = self._unwritten, []
-            await asyncio.to_thread(self.answers.add, lines)
+    def _write_next(self) -> None:
+        """Begin to write what waits. Straight from a thread back into the loop: each detour by way of a task costs a
+        round of the loop, in which all other requests come first."""
+        loop, batch, self._unwritten = asyncio.get_running_loop(), self._unwritten, []
+        self._writing = bool(batch)
+        if batch:
+            write = self._disk.submit(self.answers.write, [line for line, _ in batch])
+            write.add_done_callback(lambda done: loop.call_soon_threadsafe(self._written, batch, done.exception()))
+
+    def _written(self, batch: list[tuple[bytes, asyncio.Future]], failure: BaseException | None) -> None:
+        if failure is None:
+            # At once: a request counts either as under way or as spent.
+            self.answers.note([line for line, _ in batch])
+            self.budget.stored(len(batch))
+            self.asked += len(batch)
+        self._write_next()
+        for _, stored in batch:
+            if stored.cancelled():
+                continue
+            if failure:
+                stored.set_exception(failure)
+            else:
+                stored.set_result(None)
 
     async def _send_until_answered(self, client: openai.AsyncOpenAI, request: dict[str, Any]) -> Any | None:
         """The response's body, or None where another request's failure ended the trying.
 
-        Raises UserError where the endpoint refuses the request, or gives no answer within max_retries further tries.
+        Raises Refused, and UserError where the endpoint refuses all, or gives no answer within max_retries further
+        tries.
         """
         for tried in range(self.access["max_retries"] + 1):
             try:
-                return await self._send(client, request)
-            except _Transient as fault:
+                return await send(client, request, self.access["timeout"])
+            except Transient as fault:
                 problem = fault
             self._tell_retry(problem)
             pause = max(problem.wait, min(LONGEST_PAUSE, 0.5 * 2**tried) * random.uniform(0.5, 1.0))
             if tried < self.access["max_retries"] and await self._failed_within(pause):
                 return None
         raise UserError(
-            f"The teacher did not answer {_name(request)} in {self.access['max_retries'] + 1} tries; "
+            f"The teacher did not answer {name_of(request)} in {self.access['max_retries'] + 1} tries; "
             f"the last time: {problem}. All answers are kept; start again to go on."
         )
 
@@ -172,38 +218,12 @@ class Teacher(OpenAI):
             return False
         return True
 
-    def _tell_retry(self, problem: _Transient) -> None:
+    def _tell_retry(self, problem: Transient) -> None:
         self.retries += 1
         if self.retries == 1 or problem.wait > LONGEST_PAUSE or time.monotonic() - self._told > 10:
             self._told = time.monotonic()
             asked = f"; it asks to wait {problem.wait:.0f} s" if problem.wait else ""
             say(f"trying again ({self.retries} times so far): {problem}{asked}")
-
-    async def _send(self, client: openai.AsyncOpenAI, request: dict[str, Any]) -> Any:
-        """Send once. Raises _Transient, or UserError where sending again would not help."""
-        asked = {name: value for name, value in request.items() if name not in ("endpoint", "attempt")}
-        timeout = self.access["timeout"]
-        try:
-            # The client's own timeout is for each read; a reply that trickles would never end.
-            async with asyncio.timeout(timeout):
-                sent = await client.chat.completions.with_raw_response.create(
-                    **asked, extra_headers={"Idempotency-Key": sha256_json(request)}
-                )
-            return _checked(sent.content)
-        except (TimeoutError, openai.APITimeoutError) as error:
-            raise _Transient(f"no answer within {timeout} s") from error
-        except openai.APIConnectionError as error:
-            raise _Transient(f"{error} {type(error.__cause__).__name__}: {error.__cause__}") from error
-        except openai.APIStatusError as error:
-            # Such a 429 stays until someone pays.
-            spent = "insufficient_quota" in str(error.body)
-            if error.status_code >= 500 or error.status_code in _TRY_AGAIN and not spent:
-                raise _Transient(f"status {error.status_code}", _asked_wait(error.response.headers)) from error
-            said = error.response.text[:2000].replace(client.api_key, "(key)")
-            raise UserError(
-                f"The teacher at {self.url} refuses {_name(request)} with status {error.status_code}: {said.strip()}"
-                "\nAll answers are kept; mend this and start again to go on."
-            ) from error
 
 
 class _Ask(Prompt):
@@ -231,36 +251,3 @@ def run_step(teacher: Teacher, step: str, prompts: list[str]) -> dict[str, str]:
     texts = dict(zip(done.output["prompts"], done.output["generations"], strict=True))
     check_same_ids(distinct, texts, f"DataDreamer's step {step}")
     return texts
-
-
-def _checked(body: bytes) -> Any:
-    """The body as JSON. Raises _Transient unless it is a chat completion with a choice, whatever that says."""
-    try:
-        response = json.loads(body)
-        json.dumps(response, allow_nan=False)
-    except (ValueError, RecursionError) as error:
-        raise _Transient(f"the reply is no JSON ({error})") from error
-    try:
-        response["choices"][0]["message"].get("content")
-        response.get("usage", {}) and response["usage"].get("prompt_tokens")
-    except (TypeError, KeyError, IndexError, AttributeError) as error:
-        raise _Transient("the reply holds no choice with a message") from error
-    return response
-
-
-def _asked_wait(headers: Any) -> float:
-    """Seconds that Retry-After asks for, given as seconds or as a date; 0 without one."""
-    asked = headers.get("retry-after", "")
-    try:
-        return max(0.0, float(asked))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
-    except ValueError:
-        return 0.0
-
-
-def _name(request: dict[str, Any]) -> str:
-    start = request["messages"][0]["content"][-60:]
-    return f"request {sha256_json(request)[:12]} (ends {start!r})"

@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+from middo.budget import cost_of
 from middo.lineage import Fault, StoredAnswers, Version
 from middo.prompts import fill, quote_hints
 from middo.questions import Outcome, follow
-from middo.replies import tokens_used
+from middo.replies import KINDS, is_refusal, tokens_counted
 from middo.rows import prompt_text
 
 PROMPT = {"simplified": "simplify.md", "improved": "improve.md", "extended": "extend.md"}
@@ -104,15 +105,17 @@ def _prove_rejected(
 def _prove_report(version: Version, answers: StoredAnswers, used: set[str]) -> Iterator[Fault]:
     """refine.json counts what was asked and what it took."""
     responses = [response for response in map(answers.get, used) if response is not None]
-    tokens = [tokens_used(response) for response in responses]
+    each = [tokens_counted(response) for response in responses]
+    tokens = {kind: sum(counted[kind] for counted in each) for kind in KINDS}
     refined = Counter(row["origin"] for row in version.refined)
     lost = Counter(line["origin"] for line in version.rejected)
+    said = version.refine_report
     counted = {
         "requests": len(used),
-        "tokens": {"prompt": sum(p for p, _ in tokens), "completion": sum(c for _, c in tokens)},
-        "teacher_models": sorted({str(response.get("model")) for response in responses}),
+        "tokens": tokens,
+        "cost": cost_of(said["prices"], **tokens),
+        "teacher_models": sorted({str(reply.get("model")) for reply in responses if not is_refusal(reply)}),
     }
-    said = version.refine_report
     wrong = [key for key, value in counted.items() if said[key] != value]
     for origin in PROMPT:
         numbers = (refined[origin] + lost[origin], refined[origin])

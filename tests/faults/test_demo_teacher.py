@@ -86,7 +86,7 @@ def ask(
     """The text of the reply to a filled prompt file, read as the workflow reads it."""
     places = {"prompt": prompt, "hints": hints} if step == "extend" else {"prompt": prompt}
     response = post(address, body_of(fill(TEMPLATES[step], **places), **sampling))
-    text, reason = read_reply("answer" if step == "answer" else "rewrite", response)
+    text, reason = read_reply("answer" if step == "answer" else "rewrite", prompt, response)
     assert reason is None, reason
     return text
 

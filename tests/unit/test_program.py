@@ -46,6 +46,19 @@ def test_what_nobody_foresaw_shows_its_traceback_and_fails(tmp_path):
     assert "KeyError: 'absent'" in (tmp_path / "step.log").read_text()
 
 
+def test_a_full_disk_is_no_crash(tmp_path):
+    done = run("open('/dev/full', 'w', buffering=1).write('x\\n')", "--log", str(tmp_path / "step.log"))
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "error: No space left on device. Make room and start again" in done.stderr
+
+
+def test_a_log_on_a_full_disk_leaves_the_terminal():
+    done = run("program.say('one'); program.say('two'); raise program.UserError('three')", "--log", "/dev/full")
+    said = [line.partition("] ")[2] for line in done.stderr.splitlines() if line.startswith("[")]
+    assert said == ["the log cannot be written: No space left on device", "one", "two", "error: three"]
+    assert done.returncode == 1
+
+
 def test_an_interruption_is_no_crash(tmp_path):
     done = run("import os, signal; os.kill(os.getpid(), signal.SIGINT)", "--log", str(tmp_path / "step.log"))
     assert done.returncode != 0 and "interrupted" in done.stderr and "Traceback" not in done.stderr

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from middo.replies import LABEL, raw_text, read_reply, tokens_used
+from middo.replies import LABEL, raw_text, read_reply, refusal, tokens_counted
 
 STEPS = "Step 1, methods:\n- shorter\nStep 2, plan:\nshorten it\nStep 3, rewritten prompt:\nrough\n"
 
@@ -15,12 +15,12 @@ def response(content, finish="stop", **message):
 
 def test_the_final_prompt_is_what_follows_the_label():
     content = f"{STEPS}{LABEL}\n\n  Name two\n\nrivers.  \n"
-    assert read_reply("rewrite", response(content)) == ("Name two\n\nrivers.", None)
+    assert read_reply("rewrite", "Simplify this.", response(content)) == ("Name two\n\nrivers.", None)
 
 
 @pytest.mark.parametrize("line", [LABEL, f"**{LABEL}**", f"### {LABEL}", f"## **{LABEL}**", f"{LABEL}  ", f"{LABEL}\r"])
 def test_marks_that_a_label_may_have(line):
-    assert read_reply("rewrite", response(f"{STEPS}{line}\nName a river.")) == ("Name a river.", None)
+    assert read_reply("rewrite", "Simplify this.", response(f"{STEPS}{line}\nName a river.")) == ("Name a river.", None)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_marks_that_a_label_may_have(line):
     ],
 )
 def test_what_is_unusable_has_a_named_reason(content, reason):
-    assert read_reply("rewrite", response(content)) == (None, reason)
+    assert read_reply("rewrite", "Simplify this.", response(content)) == (None, reason)
 
 
 @pytest.mark.parametrize(
@@ -58,29 +58,42 @@ def test_what_is_unusable_has_a_named_reason(content, reason):
 )
 @pytest.mark.parametrize("step", ["rewrite", "answer"])
 def test_only_a_reply_that_ended_by_itself_counts(step, finish, reason):
-    assert read_reply(step, response(f"{LABEL}\nName a river.", finish)) == (None, reason)
+    assert read_reply(step, "Do it.", response(f"{LABEL}\nName a river.", finish)) == (None, reason)
 
 
 def test_a_refusal_is_a_refusal_whatever_else_it_says():
     refused = response(None, refusal="I cannot help with that.")
-    assert read_reply("answer", refused) == (None, "refusal")
+    assert read_reply("answer", "How?", refused) == (None, "refusal")
     assert raw_text(refused) == "I cannot help with that."
 
 
-def test_an_answer_is_the_whole_reply_even_with_the_label_in_it():
-    content = f"The label is\n{LABEL}\n{LABEL}\n"
-    assert read_reply("answer", response(content)) == (content.strip(), None)
+def test_an_answer_is_the_whole_reply():
+    content = f'So "{LABEL}" is said.\n\n  Twice. \n'
+    assert read_reply("answer", "What is said?", response(content)) == (content.strip(), None)
+
+
+def test_a_rewrite_does_not_pass_for_an_answer_unless_the_prompt_speaks_of_the_label():
+    content = f"The label is\n**{LABEL}**\n{LABEL}\n"
+    assert read_reply("answer", "How?", response(content)) == (None, "a rewrite in place of an answer")
+    assert read_reply("answer", f"What follows {LABEL}", response(content)) == (content.strip(), None)
+
+
+def test_what_the_endpoint_refused_has_its_status_as_the_reason():
+    refused = refusal(400, "too long")
+    assert read_reply("rewrite", "Simplify this.", refused) == (None, "refused with status 400")
+    assert raw_text(refused) == "too long"
+    assert tokens_counted(refused) == {"prompt": 0, "completion": 0, "uncounted": 0}
 
 
 @given(prompt=st.text().filter(lambda text: text.strip() and LABEL not in text), before=st.text())
 def test_any_prompt_comes_back_as_it_was(prompt, before):
     before = before.replace(LABEL, "")
-    assert read_reply("rewrite", response(f"{before}\n{LABEL}\n{prompt}")) == (prompt.strip(), None)
+    assert read_reply("rewrite", "Simplify this.", response(f"{before}\n{LABEL}\n{prompt}")) == (prompt.strip(), None)
 
 
 @given(prompt=st.text(min_size=1), echoed=st.text())
 def test_a_second_label_line_always_spoils_a_rewrite(prompt, echoed):
-    text, reason = read_reply("rewrite", response(f"{LABEL}\n{prompt}\n{LABEL}{echoed}"))
+    text, reason = read_reply("rewrite", "Simplify this.", response(f"{LABEL}\n{prompt}\n{LABEL}{echoed}"))
     assert (text, reason) == (None, "label more than once")
 
 
@@ -90,7 +103,7 @@ def test_a_second_label_line_always_spoils_a_rewrite(prompt, echoed):
     step=st.sampled_from(["rewrite", "answer"]),
 )
 def test_whatever_comes_there_is_either_a_text_or_a_reason(content, finish, step):
-    text, reason = read_reply(step, response(content, finish))
+    text, reason = read_reply(step, "Do it.", response(content, finish))
     assert (text is None) != (reason is None)
     assert isinstance(raw_text(response(content, finish)), str)
 
@@ -98,10 +111,12 @@ def test_whatever_comes_there_is_either_a_text_or_a_reason(content, finish, step
 @pytest.mark.parametrize(
     ("usage", "tokens"),
     [
-        ({"prompt_tokens": 3, "completion_tokens": 4}, (3, 4)),
-        ({"prompt_tokens": "3"}, (0, 0)),
-        (None, (0, 0)),
+        ({"prompt_tokens": 3, "completion_tokens": 4}, (3, 4, 0)),
+        ({"prompt_tokens": 3}, (3, 0, 1)),
+        ({"prompt_tokens": "3", "completion_tokens": -4}, (0, 0, 1)),
+        (None, (0, 0, 1)),
     ],
 )
 def test_tokens_that_the_endpoint_counted(usage, tokens):
-    assert tokens_used({"usage": usage}) == tokens
+    counted = tokens_counted({"choices": [], "usage": usage})
+    assert counted == dict(zip(("prompt", "completion", "uncounted"), tokens, strict=True))

@@ -167,6 +167,8 @@ def test_another_training_measures_again_with_another_number_of_shards(demo_copy
         ("teacher.max_concurrency", 3),
         ("teacher.timeout", 9),
         ("teacher.api_key_env", "SOME_KEY"),
+        ("teacher.prices", {"input": 1.5, "output": 6}),
+        ("teacher.max_requests", 1),
     ],
 )
 def test_how_it_runs_reruns_nothing(demo_copy, path, value):
