@@ -69,7 +69,7 @@ def arguments() -> argparse.ArgumentParser:
         "--allow-unisolated-code",
         type=json.loads,
         default=False,
-        help="true: run generated code even without a sandbox",
+        help="true: run generated code without a sandbox",
     )
     return made
 

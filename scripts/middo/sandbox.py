@@ -2,9 +2,10 @@
 
 Each program is a fresh interpreter without our environment: no network, no secret, no file but the interpreter's own
 and a small scratch folder, a wall clock, bounds on memory, files and processes. When its time is over all that it
-started is gone with it. What a program says of itself is not proven: one that sets out to forge its verdict can, as it can
-with OpenCompass. Made with `unshare` (util-linux) and what the kernel offers to every user, 5.12 or later; where
-that is forbidden, `check_isolation` says so.
+started is gone with it. A program that sets out to forge its own verdict can, as it can with OpenCompass.
+
+Made with `unshare` (util-linux) and what the kernel offers to every user, 5.12 or later; where that is forbidden,
+`check_isolation` says so.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The inside of the sandbox (sandbox.py): shuts this process in, runs a program that a model wrote, says what came of it.
+"""The inside of the sandbox (sandbox.py): shuts itself in, runs a program that a model wrote, says what came of it.
 
 Started by `unshare` in namespaces of its own, as process 1 of them, by `python -I`; nothing of middo is imported. The
 program runs in a child without any right; process 1 waits for it, no longer than it may take, and with process 1

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import psutil
@@ -75,8 +76,9 @@ def outside_connection(listener):
     [
         "while True: pass",
         "import time; time.sleep(60)",
-        "import ctypes, os, signal, time\nctypes.CDLL(None).prctl(1, 0)\nos.setsid()\nsignal.signal(signal.SIGALRM, signal.SIG_IGN)\nwhile True:\n    try: time.sleep(60)\n"
-        "    except BaseException: pass",
+        "import ctypes, os, signal, time\nctypes.CDLL(None).prctl(1, 0)\nos.setsid()\n"
+        "signal.signal(signal.SIGALRM, signal.SIG_IGN)\n"
+        "while True:\n    try: time.sleep(60)\n    except BaseException: pass",
         "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
     ],
     ids=["loop", "sleep", "ignores its alarm", "fork bomb"],
@@ -111,17 +113,17 @@ def test_verdicts(sources, expected):
 PROGRAM = "import sys; sys.path.insert(0, 'scripts'); from middo.sandbox import verdict; print(verdict(['x = 1'], 3.0))"
 
 
-def test_users_other_than_root_have_it_too(tmp_path):
+def test_users_other_than_root_have_it_too():
     if os.geteuid():
         pytest.skip("these tests do not run as root anyway")
-    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     python = shutil.which("python3", path="/usr/bin:/usr/local/bin")
     if python is None:
         pytest.skip("no interpreter that everybody may run")
-    for folder in [tmp_path, *tmp_path.parents[:-2]]:
-        folder.chmod(0o755)
-    command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", python, "-c", PROGRAM]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={"PATH": os.defpath})
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        shutil.copytree(ROOT / "scripts", f"{folder}/scripts")
+        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", python, "-c", PROGRAM]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env={"PATH": os.defpath})
     assert done.stdout == "pass\n", done.stderr
 
 
