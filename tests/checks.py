@@ -29,7 +29,7 @@ def check_signals(folder, k=2):
     np.fill_diagonal(similarity, -2)
     nearest = np.sort(similarity, axis=1)[:, -k:].mean(axis=1)
     np.testing.assert_allclose(pl.read_parquet(folder / "neighbors.parquet")["diversity"], nearest, atol=1e-5)
-    scores = pl.read_parquet(folder / "scores.parquet").drop("id").to_numpy()
+    scores = pl.read_parquet(folder / "scores.parquet").drop("id", "steering").to_numpy()
     assert np.nanmin(scores) >= 0 and np.nanmax(scores) <= 10
     np.testing.assert_allclose(scores[:, -1], scores[:, :-1].mean(axis=1), atol=1e-5)
 

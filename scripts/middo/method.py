@@ -6,10 +6,10 @@ what follows from them. Edits of a program that leave its meaning alone leave th
 
 METHOD = {
     "import_seed": 1,
-    "finetune": 1,
-    "losses": 1,
+    "finetune": 2,
+    "losses": 2,
     "neighbors": 1,
-    "scores": 1,
+    "scores": 2,
     "select_rows": 1,
     "refine": 1,
     "assemble": 1,

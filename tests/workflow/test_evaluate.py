@@ -17,7 +17,7 @@ from middo.benchmarks import BENCHMARKS, data_files, questions
 from middo.files import sha256_file
 from middo.opencompass import Measurement, read_questions, read_score
 from middo.program import UserError
-from middo.work import work_folder
+from middo.work import forget_finished, work_folder
 
 PYTHON = ROOT / ".venvs" / "evaluate" / "bin" / "python"
 SERVER_PYTHON = ROOT / ".venvs" / "score-cpu" / "bin" / "python"
@@ -121,6 +121,7 @@ def test_own_questions_are_scored_as_the_model_answers_them(measured):
 
 def test_nothing_is_left_behind(measured):
     out, _, _ = measured
+    forget_finished(out / "eval.json")
     assert sorted(path.name for path in out.iterdir()) == ["eval", "eval.json", "logs"]
     assert not list((out / "eval").rglob("tmp*"))
 
