@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from build_env import VENVS, is_built  # noqa: E402
 from middo.benchmarks import check_data, check_sentences, data_files  # noqa: E402
+from middo.benchmark_texts import question_files  # noqa: E402
 from middo.config import check_config  # noqa: E402
 from middo.hub import check_model, commit, megabytes, model_folder  # noqa: E402
 from middo.method import METHOD  # noqa: E402
@@ -116,6 +117,14 @@ def of_first(file):
     return lambda wildcards: f"{RESULTS}/{version_name(strategy_of(wildcards.version), 1)}/{file}"
 
 
+def of_earlier(file):
+    """An input function: `file` in the folders of all versions before, the seed first."""
+    return lambda wildcards: [
+        f"{RESULTS}/{version_name(strategy_of(wildcards.version), number)}/{file}"
+        for number in range(iteration(wildcards))
+    ]
+
+
 def signal(axis, file):
     """An input function: a signal's `file` of the predecessor, nothing where the strategy leaves the axis out."""
     return lambda wildcards: of_predecessor(file)(wildcards) if axis in strategy(wildcards)["axes"] else []
@@ -148,6 +157,10 @@ def pick(section, *keys):
     return json.dumps({key: section[key] for key in keys or section if key in section}, sort_keys=True)
 
 
+# The lists of new rows that are left out of a version.
+ON_HIT = dict(near_copies="on_near_copy", leaks="on_leak")
+DROPPED_BY = [f"{name}.jsonl" for name, key in ON_HIT.items() if config["new_rows"][key] == "drop"]
+
 # What is asked of the teacher; and how it is reached, which changes none of its answers.
 TEACHER_IDENTITY = ["model", "base_url", "temperature", "top_p", "max_tokens", "attempts"]
 TEACHER_ACCESS = pick(config["teacher"], "api_key_env", "max_concurrency", "timeout", "max_retries", "command")
@@ -160,6 +173,7 @@ def identity(wildcards):
         **{key: config[key] for key in ("base_model", "dataset", "training", "seed", "overlap")},
         **{axis: config[axis] for axis in strategy(wildcards)["axes"]},
         "teacher": {key: config["teacher"][key] for key in TEACHER_IDENTITY},
+        "new_rows": config["new_rows"],
         "method": {step: METHOD[step] for step in steps},
     }
     return json.dumps(settings, sort_keys=True)

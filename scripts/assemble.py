@@ -1,6 +1,7 @@
 """Make the next version: D_{t+1} = (D_t minus (hard ∪ low)) ∪ simplified(hard) ∪ improved(low) ∪ extended(sparse).
 
 A hard or low row leaves only where a refined row takes its place; one whose every rewrite was rejected stays as it is.
+A new row that a list of --drop names counts as rejected: a near-copy, or a leak of a benchmark's question.
 Kept rows come first, in the predecessor's order, then the new ones. Writes dataset.jsonl and manifest.json.
 
     python scripts/assemble.py --predecessor seed/dataset.jsonl --selection middo/iter1/selection.parquet \\
@@ -11,6 +12,7 @@ Kept rows come first, in the predecessor's order, then the new ones. Writes data
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 
 import polars as pl
@@ -31,6 +33,9 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument("--refined", type=Path, required=True, help="refined.jsonl")
     made.add_argument("--rejected", type=Path, required=True, help="rejected.jsonl")
     made.add_argument("--refine-report", type=Path, required=True, help="refine.json")
+    made.add_argument(
+        "--drop", type=Path, nargs="*", default=[], help="lists of new rows to leave out: near_copies.jsonl, …"
+    )
     made.add_argument("--overlap", choices=["both", "complexity_first"], default="both", help="rows both hard and low")
     made.add_argument("--iteration", type=int, required=True, help="number of the version that is made")
     made.add_argument(
@@ -45,6 +50,18 @@ def merge(rows: list[dict], refined: list[dict]) -> list[dict]:
     """The rows of the next version: `rows` without those that a simplified or improved row replaces, then `refined`."""
     replaced = {row["parents"][0] for row in refined if row["origin"] in REPLACING}
     return [row for row in rows if row["id"] not in replaced] + refined
+
+
+def read_dropped(lists: list[Path], refined: list[dict]) -> dict[str, str]:
+    """The new rows that the files `lists` name, by id, with the reason: near_copy or leak.
+
+    Raises UserError where a list names a row that is none of `refined`.
+    """
+    hits = [(hit["id"], hit["kind"]) for path in lists for hit in read_jsonl(path)]
+    foreign = {identity for identity, _ in hits} - {row["id"] for row in refined}
+    if foreign:
+        raise UserError(f"{', '.join(map(str, lists))}: {min(foreign)} is no row of refined.jsonl.")
+    return dict(reversed(hits))
 
 
 def check_refined(actions: list[tuple[str, str]], refined: list[dict], rejected: list[dict], iteration: int) -> None:
@@ -62,7 +79,9 @@ def main(args: argparse.Namespace) -> None:
     check_same_ids((row["id"] for row in rows), selection["id"].to_list(), str(args.selection))
     refined, rejected = read_jsonl(args.refined), read_jsonl(args.rejected)
     check_refined(planned_actions(selection, args.overlap), refined, rejected, args.iteration)
-    merged = merge(rows, refined)
+    dropped = read_dropped(args.drop, refined)
+    new = [row for row in refined if row["id"] not in dropped]
+    merged = merge(rows, new)
     twice = len(merged) - len({row["id"] for row in merged})
     if twice:
         raise UserError(f"{twice} ids would stand twice in {args.dataset}.")
@@ -79,12 +98,14 @@ def main(args: argparse.Namespace) -> None:
         },
         predecessor_sha256=sha256_file(args.predecessor),
         made_from={
-            path.name: sha256_file(path) for path in (args.selection, args.refined, args.rejected, args.refine_report)
+            path.name: sha256_file(path)
+            for path in (args.selection, args.refined, args.rejected, args.refine_report, *args.drop)
         },
+        dropped=dict(Counter(dropped.values())),
         teacher=read_json(args.refine_report),
     )
-    kept = len(merged) - len(refined)
-    say(f"{len(rows)} rows: {kept} kept, {len(rows) - kept} replaced, {len(refined)} new, {len(rejected)} rejected")
+    kept, lost = len(merged) - len(new), len(rejected) + len(dropped)
+    say(f"{len(rows)} rows: {kept} kept, {len(rows) - kept} replaced, {len(new)} new, {lost} rejected")
     say(f"{len(merged)} rows in {args.dataset}")
 
 

@@ -12,6 +12,8 @@ METHOD = {
     "scores": 2,
     "select_rows": 1,
     "refine": 1,
+    "near_copies": 1,
+    "leaks": 1,
     "assemble": 1,
     "evaluate": 1,
     "summary": 1,

@@ -66,7 +66,7 @@ def rate(checkpoint, prompts, dataset, out):
     plain = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     answers = [tokenizer.encode(str(number), add_special_tokens=False) for number in range(11)]
     rated = {}
-    for line in dataset.read_text().splitlines():
+    for line in dataset.read_text().rstrip("\n").split("\n"):
         row = json.loads(line)
         text = row["instruction"] + ("\n" + row["input"] if row["input"] else "")
         rated[row["id"]] = {}

@@ -81,7 +81,7 @@ def check(out, world, model, reading):
     table = pl.read_parquet(out)
     assert table.columns == ["id", *RATINGS, "quality"]
     assert set(table.dtypes[1:]) == {pl.Float32}
-    ids = [json.loads(line)["id"] for line in (world / "dataset.jsonl").read_text().splitlines()]
+    ids = [json.loads(line)["id"] for line in (world / "dataset.jsonl").read_text().split("\n")[:-1]]
     assert table["id"].to_list() == ids
     wanted = reference(world, model, reading)
     assert sum(None in ratings for ratings in wanted.values()) == 2
