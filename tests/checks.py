@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import pickletools
+import zipfile
 
 import numpy as np
 import polars as pl
@@ -11,6 +13,29 @@ REASON = {"simplified": "hard", "improved": "low", "extended": "sparse"}
 
 def jsonl(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def is_pickle(path):
+    """Whether a file is a pickle by its content, plain or in the zip archive that torch.save writes."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(".pkl") for name in archive.namelist())
+    with open(path, "rb") as stream:
+        if stream.read(8)[:6] == b"\x93NUMPY":
+            stream.seek(0)
+            try:
+                np.lib.format.read_magic(stream)
+                return np.lib.format.read_array_header_1_0(stream)[2].hasobject
+            except ValueError:
+                return True
+        stream.seek(0)
+        try:
+            for _ in pickletools.genops(stream):
+                pass
+        # Whatever an opcode's argument breaks on, it is none.
+        except Exception:  # noqa: BLE001
+            return False
+        return stream.tell() > 2
 
 
 def check_signals(folder, k=2):
