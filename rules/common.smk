@@ -12,7 +12,6 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from build_env import VENVS, is_built  # noqa: E402
 from middo.benchmarks import check_data, check_sentences, data_files  # noqa: E402
-from middo.benchmark_texts import question_files  # noqa: E402
 from middo.config import check_config  # noqa: E402
 from middo.hub import check_model, commit, megabytes, model_folder  # noqa: E402
 from middo.method import METHOD  # noqa: E402
@@ -156,10 +155,6 @@ def pick(section, *keys):
     """A section of the config as JSON, or only some of its keys. In params behind a lambda: JSON has braces."""
     return json.dumps({key: section[key] for key in keys or section if key in section}, sort_keys=True)
 
-
-# The lists of new rows that are left out of a version.
-ON_HIT = dict(near_copies="on_near_copy", leaks="on_leak")
-DROPPED_BY = [f"{name}.jsonl" for name, key in ON_HIT.items() if config["new_rows"][key] == "drop"]
 
 # What is asked of the teacher; and how it is reached, which changes none of its answers.
 TEACHER_IDENTITY = ["model", "base_url", "temperature", "top_p", "max_tokens", "attempts"]

@@ -1,5 +1,11 @@
 # The next version: select by the predecessor's signals, let the teacher rewrite, put it together.
 
+from middo.benchmark_texts import question_files
+
+# The lists of new rows that are left out of a version.
+ON_HIT = dict(near_copies="on_near_copy", leaks="on_leak")
+DROPPED_BY = [f"{name}.jsonl" for name, key in ON_HIT.items() if config["new_rows"][key] == "drop"]
+
 
 rule select_rows:
     input:
