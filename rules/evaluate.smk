@@ -17,10 +17,10 @@ rule evaluate:
     threads: 1
     resources:
         python=python["evaluate"],
+        allow_unisolated_code=json.dumps(config["execution"]["allow_unisolated_code"]),
         device=DEVICE,
         server_python=server_python,
         max_num_seqs=config["execution"]["max_num_seqs"],
-        allow_unisolated_code=json.dumps(config["execution"]["allow_unisolated_code"]),
         gpu=ONE_GPU,
     params:
         method=METHOD["evaluate"],
