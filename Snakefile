@@ -28,3 +28,4 @@ rule all:
     default_target: True
     input:
         "<results>/summary.csv",
+        expand("<results>/{version}/{file}.jsonl", version=VERSIONS[1:], file=["near_copies", "leaks"]),

@@ -120,6 +120,14 @@ def of_first(file):
     return lambda wildcards: f"{RESULTS}/{version_name(strategy_of(wildcards.version), 1)}/{file}"
 
 
+def of_earlier(file):
+    """An input function: `file` in the folders of all versions before, the seed first."""
+    return lambda wildcards: [
+        f"{RESULTS}/{version_name(strategy_of(wildcards.version), number)}/{file}"
+        for number in range(iteration(wildcards))
+    ]
+
+
 def signal(axis, file):
     """An input function: a signal's `file` of the predecessor, nothing where the strategy leaves the axis out."""
     return lambda wildcards: of_predecessor(file)(wildcards) if axis in strategy(wildcards)["axes"] else []
@@ -180,6 +188,7 @@ def identity(wildcards):
         "strategy": strategy(wildcards),
         **{axis: config[axis] for axis in strategy(wildcards)["axes"]},
         "teacher": {key: config["teacher"][key] for key in TEACHER_IDENTITY},
+        "new_rows": config["new_rows"],
         "method": {step: METHOD[step] for step in steps},
     }
     return json.dumps(settings, sort_keys=True)

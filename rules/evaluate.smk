@@ -17,6 +17,7 @@ rule evaluate:
     threads: 1
     resources:
         python=python["evaluate"],
+        allow_unisolated_code=json.dumps(config["execution"]["allow_unisolated_code"]),
         device=DEVICE,
         server_python=server_python,
         max_num_seqs=config["execution"]["max_num_seqs"],
@@ -28,4 +29,4 @@ rule evaluate:
         "{resources.python:q} scripts/evaluate.py --checkpoint {input.checkpoint} --sha256 {input.sha256}"
         " --evaluation {params.evaluation:q} --out {output.eval} --details {output.details}"
         " --device {resources.device} --server-python {resources.server_python:q}"
-        " --max-num-seqs {resources.max_num_seqs} --log {log}"
+        " --max-num-seqs {resources.max_num_seqs} --allow-unisolated-code {resources.allow_unisolated_code} --log {log}"

@@ -1,6 +1,11 @@
 # The next version: select by the predecessor's signals, let the teacher rewrite, put it together.
 
+from middo.benchmark_texts import question_files
+
 TEACHER_PROMPTS = ["simplify", "improve", "extend", "answer"]
+# The lists of new rows that are left out of a version.
+ON_HIT = dict(near_copies="on_near_copy", leaks="on_leak")
+DROPPED_BY = [f"{name}.jsonl" for name, key in ON_HIT.items() if config["new_rows"][key] == "drop"]
 
 
 rule select_rows:
@@ -74,8 +79,55 @@ rule refine:
         " --access {resources.access:q} --log {log}"
 
 
+rule near_copies:
+    input:
+        refined="<results>/{version}/refined.jsonl",
+        earlier=of_earlier("dataset.jsonl"),
+    output:
+        "<results>/{version}/near_copies.jsonl",
+    log:
+        "<results>/{version}/logs/near_copies.log",
+    wildcard_constraints:
+        version=MADE,
+    localrule: True
+    conda:
+        env_file("driver")
+    resources:
+        python=python["driver"],
+    params:
+        method=METHOD["near_copies"],
+    shell:
+        "{resources.python:q} scripts/near_copies.py --refined {input.refined} --earlier {input.earlier}"
+        " --out {output} --log {log}"
+
+
+rule leaks:
+    input:
+        refined="<results>/{version}/refined.jsonl",
+        questions=question_files(config["evaluation"]),
+    output:
+        "<results>/{version}/leaks.jsonl",
+    log:
+        "<results>/{version}/logs/leaks.log",
+    wildcard_constraints:
+        version=MADE,
+    localrule: True
+    conda:
+        env_file("driver")
+    resources:
+        python=python["driver"],
+    params:
+        method=METHOD["leaks"],
+        evaluation=lambda wildcards: pick(config["evaluation"], "benchmarks", "custom", "data"),
+    shell:
+        "{resources.python:q} scripts/leaks.py --refined {input.refined} --evaluation {params.evaluation:q}"
+        " --out {output} --log {log}"
+
+
 rule assemble:
     input:
+        # Nothing where hits are only listed: then no dataset depends on what evaluation asks.
+        drop=[f"<results>/{{version}}/{file}" for file in DROPPED_BY],
         dataset=of_predecessor("dataset.jsonl"),
         selection="<results>/{version}/selection.parquet",
         selected="<results>/{version}/selection.json",
@@ -107,7 +159,7 @@ rule assemble:
         iteration=iteration,
         settings=identity,
     shell:
-        "{resources.python:q} scripts/assemble.py --predecessor {input.dataset}"
+        "{resources.python:q} scripts/assemble.py --predecessor {input.dataset} --drop {input.drop}"
         " --selection {input.selection} --selection-report {input.selected} --refined {input.refined}"
         " --rejected {input.rejected} --refine-report {input.refine} --overlap {params.overlap}"
         " --iteration {params.iteration} --predecessor-manifest {input.manifest} --checkpoint-sha256 {input.checkpoint}"

@@ -1,6 +1,7 @@
 """Make the next version: D_{t+1} = (D_t minus (hard ∪ low)) ∪ simplified(hard) ∪ improved(low) ∪ extended(sparse).
 
 A hard or low row leaves only where a refined row takes its place; one whose every rewrite was rejected stays as it is.
+A new row that a list of --drop names counts as rejected: a near-copy, or a leak of a benchmark's question.
 Kept rows come first, in the predecessor's order, then the new ones. Writes dataset.jsonl and manifest.json.
 
     python scripts/assemble.py --predecessor seed/dataset.jsonl --selection middo/iter1/selection.parquet \\
@@ -16,6 +17,7 @@ the identity settings (`--settings`, JSON with at least base_model: {path, revis
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,9 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument("--refined", type=Path, required=True, help="refined.jsonl")
     made.add_argument("--rejected", type=Path, required=True, help="rejected.jsonl")
     made.add_argument("--refine-report", type=Path, required=True, help="refine.json")
+    made.add_argument(
+        "--drop", type=Path, nargs="*", default=[], help="lists of new rows to leave out: near_copies.jsonl, …"
+    )
     made.add_argument("--overlap", choices=["both", "complexity_first"], default="both", help="rows both hard and low")
     made.add_argument("--iteration", type=int, required=True, help="number of the version that is made")
     made.add_argument("--predecessor-manifest", type=Path, required=True, help="manifest.json of the predecessor")
@@ -57,6 +62,18 @@ def merge(rows: list[dict], refined: list[dict]) -> list[dict]:
     return [row for row in rows if row["id"] not in replaced] + refined
 
 
+def read_dropped(lists: list[Path], refined: list[dict]) -> dict[str, str]:
+    """The new rows that the files `lists` name, by id, with the reason: near_copy or leak.
+
+    Raises UserError where a list names a row that is none of `refined`.
+    """
+    hits = [(hit["id"], hit["kind"]) for path in lists for hit in read_jsonl(path)]
+    foreign = {identity for identity, _ in hits} - {row["id"] for row in refined}
+    if foreign:
+        raise UserError(f"{', '.join(map(str, lists))}: {min(foreign)} is no row of refined.jsonl.")
+    return dict(reversed(hits))
+
+
 def check_refined(actions: list[tuple[str, str]], refined: list[dict], rejected: list[dict], iteration: int) -> None:
     """Raise UserError unless each action (id, origin) ended refined or rejected, once, and ids are their content's."""
     ended = [(row["parents"][0], row["origin"]) for row in refined] + [(row["id"], row["origin"]) for row in rejected]
@@ -73,10 +90,10 @@ def base_model(settings: dict[str, Any], sha256: Path) -> dict[str, Any]:
     return {"path": path, "revision": None if Path(path).is_dir() else revision, "files": files}
 
 
-def write_record(args: argparse.Namespace, merged: list[dict]) -> None:
+def write_record(args: argparse.Namespace, merged: list[dict], dropped: dict[str, str]) -> None:
     """Write manifest.json: all that gave the version its content."""
     axes = read_json(args.selection_report)["axes"]
-    made_from = (args.selection, args.selection_report, args.refined, args.rejected, args.refine_report)
+    made_from = (args.selection, args.selection_report, args.refined, args.rejected, args.refine_report, *args.drop)
     write_manifest(
         args.manifest,
         args.dataset,
@@ -86,6 +103,7 @@ def write_record(args: argparse.Namespace, merged: list[dict]) -> None:
         predecessor_manifest_sha256=sha256_file(args.predecessor_manifest),
         checkpoint_sha256=sha256_file(args.checkpoint_sha256),
         made_from={path.name: sha256_file(path) for path in made_from},
+        dropped=dict(Counter(dropped.values())),
         base_model=base_model(args.settings, args.base_model_sha256),
         prompts=prompt_texts(args.prompts),
         thresholds={axis: found["thresholds"] for axis, found in axes.items()},
@@ -101,14 +119,16 @@ def main(args: argparse.Namespace) -> None:
     check_same_ids((row["id"] for row in rows), selection["id"].to_list(), str(args.selection))
     refined, rejected = read_jsonl(args.refined), read_jsonl(args.rejected)
     check_refined(planned_actions(selection, args.overlap), refined, rejected, args.iteration)
-    merged = merge(rows, refined)
+    dropped = read_dropped(args.drop, refined)
+    new = [row for row in refined if row["id"] not in dropped]
+    merged = merge(rows, new)
     twice = len(merged) - len({row["id"] for row in merged})
     if twice:
         raise UserError(f"{twice} ids would stand twice in {args.dataset}.")
     write_dataset(args.dataset, merged)
-    write_record(args, merged)
-    kept = len(merged) - len(refined)
-    say(f"{len(rows)} rows: {kept} kept, {len(rows) - kept} replaced, {len(refined)} new, {len(rejected)} rejected")
+    write_record(args, merged, dropped)
+    kept, lost = len(merged) - len(new), len(rejected) + len(dropped)
+    say(f"{len(rows)} rows: {kept} kept, {len(rows) - kept} replaced, {len(new)} new, {lost} rejected")
     say(f"{len(merged)} rows in {args.dataset}")
 
 

@@ -9,8 +9,8 @@ A, B, … and answer (`mcq`). The model answers through a vLLM server that is st
 on a GPU), or through transformers (`hf`, the default on a CPU). A task that failed makes this program fail, although
 OpenCompass ends with success then. An interrupted evaluation goes on behind the answers that it has.
 
-MBPP and HumanEval run code that the model wrote. It runs as a child process whose environment holds no secrets, and
-has no further isolation: evaluate code only for models that you trust, or inside a container.
+MBPP and HumanEval run code that the model wrote: each program in a sandbox of its own (middo/sandbox.py). Where this
+machine has none they are refused before anything runs, unless --allow-unisolated-code is given.
 
     python scripts/evaluate.py --checkpoint results/x/seed/checkpoint --sha256 results/x/seed/checkpoint.sha256 \\
         --evaluation '{"benchmarks": ["gsm8k_gen_1d7fe4"], "custom": [], "data": "benchmarks", "max_out_len": 4096,
@@ -28,12 +28,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from middo import opencompass, program
+from middo import code_judge, opencompass, program
 from middo.benchmarks import BENCHMARKS, check_data, check_sentences, data_files
 from middo.child import run_child, safe_environment
 from middo.files import read_json, sha256_file, write_json
 from middo.opencompass import Measurement, answered, measurements, read_score
 from middo.program import Progress, UserError, say
+from middo.sandbox import check_isolation
 from middo.server import serving
 from middo.work import finish, restored, work_folder
 
@@ -64,6 +65,12 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument("--engine", choices=["auto", "hf", "vllm"], default="auto", help="auto: vllm on cuda, hf on cpu")
     made.add_argument("--server-python", default=sys.executable, help="interpreter that has vLLM, for --engine vllm")
     made.add_argument("--max-num-seqs", type=int, default=64, help="questions that are answered at once")
+    made.add_argument(
+        "--allow-unisolated-code",
+        type=json.loads,
+        default=False,
+        help="true: run generated code without a sandbox",
+    )
     return made
 
 
@@ -74,6 +81,7 @@ def main(args: argparse.Namespace) -> None:
     check_data(evaluation["benchmarks"], evaluation["data"])
     check_sentences(evaluation["benchmarks"], evaluation["data"], evaluation["limit"])
     asked = measurements(evaluation)
+    cli = opencompass_program(evaluation["benchmarks"], args.allow_unisolated_code)
     context, answer = lengths(args.checkpoint, evaluation["max_out_len"])
 
     model = sha256_file(args.sha256)
@@ -86,7 +94,7 @@ def main(args: argparse.Namespace) -> None:
     config = work / "config.py"
     with answering(args, engine, model, work, context, answer) as backend:
         opencompass.write_config(config, evaluation, backend, answer)
-        run_opencompass(config, run, evaluation["data"], asked, args.log)
+        run_opencompass(cli, config, run, evaluation["data"], asked, args.log)
 
     scores = {measurement.name: read_score(run, measurement) for measurement in asked}
     keep(run, args.details)
@@ -175,7 +183,24 @@ def answering(
         yield opencompass.server_client(checkpoint, port, served_name, args.max_num_seqs, room)
 
 
-def run_opencompass(config: Path, run: Path, data: str | None, asked: list[Measurement], log: Path | None) -> None:
+def opencompass_program(benchmarks: list[str], allow_unisolated_code: bool) -> list[str]:
+    """OpenCompass as arguments of the interpreter; with generated code in the sandbox where `benchmarks` run any.
+
+    Raises UserError where there is no sandbox on this machine and it must not go without.
+    """
+    plain = ["-m", "opencompass.cli.main"]
+    if not any(BENCHMARKS[name].group == "code" for name in benchmarks):
+        return plain
+    if allow_unisolated_code:
+        say("warning: code that the model wrote runs without isolation (execution.allow_unisolated_code)")
+        return plain
+    check_isolation()
+    return [code_judge.__file__]
+
+
+def run_opencompass(
+    cli: list[str], config: Path, run: Path, data: str | None, asked: list[Measurement], log: Path | None
+) -> None:
     """Run OpenCompass on `config` into the folder `run`; its output goes to our log.
 
     Raises UserError with the end of its output where it fails.
@@ -187,7 +212,8 @@ def run_opencompass(config: Path, run: Path, data: str | None, asked: list[Measu
     environment["NLTK_DATA"] = os.pathsep.join(
         [str(Path(environment["COMPASS_DATA_CACHE"]) / "data" / "nltk_data"), environment.get("NLTK_DATA", "")]
     )
-    command = [sys.executable, "-m", "opencompass.cli.main", str(config), "-w", str(work), "-r", run.name, "--debug"]
+    environment["PYTHONSAFEPATH"] = "1"
+    command = [sys.executable, *cli, str(config), "-w", str(work), "-r", run.name, "--debug"]
     for measurement in asked:
         note = " (its scorer wants all: no limit)" if is_whole(measurement) else ""
         say(f"evaluating {measurement.name}: {sum(measurement.questions.values())} questions{note}")

@@ -1,8 +1,8 @@
 """Put together how a version's model rates its rows: clarity, completeness and factuality of prompt and response.
 
 From the shards (scripts/scores_shard.py). Says mean, spread and gaps of the ratings, and warns where they tell rows
-apart no longer. Writes scores.parquet (id, six ratings, quality; float32, null where there is none), in the order of
-the dataset.
+apart no longer. Writes scores.parquet (id, six ratings, quality; float32, null where there is none; steering: whether
+the row's text tries to steer the judge, see middo/steering.py), in the order of the dataset.
 
     python scripts/scores.py --dataset results/demo/seed/dataset.jsonl --shards 1-of-2.parquet 2-of-2.parquet \
         --out scores.parquet
@@ -19,6 +19,7 @@ from middo.program import say
 from middo.ratings import RATINGS
 from middo.rows import read_dataset
 from middo.shards import gathered
+from middo.steering import steering
 
 # Below this standard deviation of quality, on a scale of ten, the model gives all rows the same rating.
 NO_SIGNAL = 0.05
@@ -33,7 +34,9 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    table = gathered(args.shards, [row["id"] for row in read_dataset(args.dataset)], "ratings")
+    rows = read_dataset(args.dataset)
+    table = gathered(args.shards, [row["id"] for row in rows], "ratings")
+    table = table.with_columns(pl.Series("steering", steering(rows), dtype=pl.Boolean))
     report(table)
     with atomic(args.out) as temporary:
         table.write_parquet(temporary)
@@ -42,6 +45,9 @@ def main(args: argparse.Namespace) -> None:
 def report(table: pl.DataFrame) -> None:
     """Say mean, spread and gaps of the ratings; warn where they tell rows apart no longer (method.md, section 7)."""
     qualities = table["quality"]
+    steered = int(table["steering"].sum())
+    if steered:
+        say(f"{steered} rows try to steer the judge: see the column `steering`")
     gaps = sum(table[name].null_count() for name in RATINGS)
     if gaps:
         say(f"{gaps} ratings of {qualities.null_count()} rows are missing: prompt too long, or no finite number")

@@ -3,7 +3,8 @@
 Joins the signals of the version by id and compares each with τ = μ + m·σ (method section 2). m is a number per axis, or
 `auto`: chosen on the first iteration (paper B.3), read from that iteration's selection.json by the later ones. A row
 without a rating is never selected for quality; such rows are counted. Writes selection.parquet (per row: id, hard,
-sparse, low and the signals) and selection.json (per axis: m, μ, σ, τ, numbers and shares).
+sparse, low and the signals) and selection.json (per axis: m, μ, σ, τ, numbers and shares; how many rows that try to
+steer the judge are among the selected and the others).
 
     python scripts/select_rows.py --dataset seed/dataset.jsonl --losses seed/losses.parquet \\
         --neighbors seed/neighbors.parquet --scores seed/scores.parquet --axes complexity diversity quality \\
@@ -61,6 +62,16 @@ def read_signals(dataset: Path, files: dict[str, Path]) -> pl.DataFrame:
     return signals
 
 
+def count_steering(scores: Path | None, selected: pl.Series, ids: pl.Series) -> dict[str, int] | None:
+    """How many of the `selected` rows and of the others try to steer the judge; None where nobody has looked."""
+    if scores is None or "steering" not in pl.read_parquet_schema(scores):
+        return None
+    flags = pl.read_parquet(scores, columns=["id", "steering"])
+    both = pl.DataFrame({"id": ids, "selected": selected}).join(flags, on="id", how="left")
+    steering = both.filter("steering")["selected"]
+    return {"selected": int(steering.sum()), "unselected": int((~steering).sum())}
+
+
 def warn_without_signal(signals: pl.DataFrame) -> None:
     """Say so where ratings and losses have nothing to do with each other: the base model may be too weak to judge."""
     paired = signals.drop_nulls(["quality", "loss_post"])
@@ -84,7 +95,8 @@ def main(args: argparse.Namespace) -> None:
         settings = {axis: first[axis]["m"] if m == "auto" else m for axis, m in settings.items()}
     warn_without_signal(signals)
     selected, report = select(signals, choose_m(signals, settings))
-    union = int(selected.select(pl.any_horizontal(*COLUMN.values()).sum()).item())
+    chosen = selected.select(pl.any_horizontal(*COLUMN.values()).alias("chosen"))["chosen"]
+    union = int(chosen.sum())
     for axis, found in report.items():
         say(
             f"{axis}: m = {found['m']:g}, {found['selected']} {COLUMN[axis]} rows ({found['share']:.1%})"
@@ -94,7 +106,8 @@ def main(args: argparse.Namespace) -> None:
     with atomic(args.selection) as temporary:
         selected.write_parquet(temporary)
     totals = {"rows": signals.height, "selected": union, "share": union / signals.height}
-    write_json(args.report, {"axes": report, **totals})
+    steering = count_steering(args.scores if "quality" in settings else None, chosen, selected["id"])
+    write_json(args.report, {"axes": report, **totals, "steering": steering})
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ import hashlib
 import json
 import os
 from contextlib import contextmanager
+from pathlib import Path
 
 import assemble
 import hash_base_model
 import import_seed
+import leaks
 import numpy as np
 import polars as pl
 import refine
@@ -33,6 +35,9 @@ TEACHER = {
 }
 ACCESS = {"api_key_env": None, "max_concurrency": 1, "timeout": 1, "max_retries": 0, "command": None}
 ACCESS |= {"prices": {"input": 0.5, "output": 2.0}, "max_cost": None, "max_requests": None}
+
+
+OWN = {"name": "own", "path": "own.jsonl", "type": "qa"}
 
 
 @contextmanager
@@ -64,7 +69,8 @@ def teacher_says(step, prompt, attempt):
     if luck == 0 or (luck == 1 and attempt == 1):
         return reply("There is nothing that I can say.", finish="length" if step == "answer" else "stop")
     digest = hashlib.sha256(prompt.encode()).hexdigest()[:6]
-    return reply(f"Step 4, final prompt:\nWhat ïs {digest}?" if step == "rewrite" else f"It is {digest}.\n\nSurely.")
+    question = f"Where only what there is may count and {digest} stands for it, what ïs nothing else?"
+    return reply(f"Step 4, final prompt:\n{question}" if step == "rewrite" else f"It is {digest}.\n\nSurely.")
 
 
 def answer_all(arguments):
@@ -99,7 +105,7 @@ def make_signals(folder, seed):
     (folder / "checkpoint.sha256").write_text(f"{hashlib.sha256(str(seed).encode()).hexdigest()}  model.safetensors\n")
 
 
-def settings(strategy, axes, overlap):
+def settings(strategy, axes, overlap, on_leak):
     return {
         "base_model": {"path": "model", "revision": "main"},
         "dataset": {"path": "data/seed.json", "format": "alpaca", "on_invalid": "drop", "on_unencodable": "error"},
@@ -109,11 +115,12 @@ def settings(strategy, axes, overlap):
         **{axis: {"m": M[axis]} | MORE.get(axis, {}) for axis in axes},
         "overlap": overlap,
         "teacher": TEACHER,
+        "new_rows": {"on_near_copy": "list", "on_leak": on_leak},
         "method": {"assemble": 1},
     }
 
 
-def make_version(results, before, strategy, iteration, axes=AXES, overlap="both"):
+def make_version(results, before, strategy, iteration, axes=AXES, overlap="both", on_leak="list"):
     """One round of the loop: select, refine, assemble."""
     earlier, folder = results / before, results / strategy / f"iter{iteration}"
     folder.mkdir(parents=True)
@@ -132,11 +139,12 @@ def make_version(results, before, strategy, iteration, axes=AXES, overlap="both"
     ]
     answer_all(asked)
     call(refine, *asked)
+    lists = list_leaks(folder) if on_leak == "drop" else []
     rest = {
         "teacher": ACCESS,
         "evaluation": {
             "benchmarks": [],
-            "custom": [{"name": "own", "path": "own.jsonl", "type": "qa"}],
+            "custom": [OWN],
             "data": None,
             "max_out_len": 8,
             "limit": None,
@@ -149,6 +157,7 @@ def make_version(results, before, strategy, iteration, axes=AXES, overlap="both"
             "save_steps": 1,
             "token_budget": 64,
             "max_num_seqs": 1,
+            "allow_unisolated_code": False,
         },
     }
     call(
@@ -157,10 +166,19 @@ def make_version(results, before, strategy, iteration, axes=AXES, overlap="both"
         *("--refine-report", folder / "refine.json", "--overlap", overlap, "--iteration", iteration),
         *("--predecessor-manifest", earlier / "manifest.json", "--checkpoint-sha256", earlier / "checkpoint.sha256"),
         *("--base-model-sha256", results / "base_model.sha256", "--prompts", *PROMPTS),
-        *("--environments", "driver", "train", "--settings", json.dumps(settings(strategy, axes, overlap))),
-        *("--rest", json.dumps(rest), "--dataset", folder / "dataset.jsonl"),
+        *("--environments", "driver", "train", "--settings", json.dumps(settings(strategy, axes, overlap, on_leak))),
+        *("--drop", *lists, "--rest", json.dumps(rest), "--dataset", folder / "dataset.jsonl"),
         *("--manifest", folder / "manifest.json"),
     )
+
+
+def list_leaks(folder):
+    """leaks.jsonl, where the evaluation asks what the first new row asks."""
+    first = json.loads((folder / "refined.jsonl").read_text().split("\n")[0])
+    Path("own.jsonl").write_text(json.dumps({"question": first["instruction"], "answer": "?"}) + "\n")
+    asked = json.dumps({"benchmarks": [], "custom": [OWN], "data": None})
+    call(leaks, "--refined", folder / "refined.jsonl", "--evaluation", asked, "--out", folder / "leaks.jsonl")
+    return [folder / "leaks.jsonl"]
 
 
 def make_tree(root):
@@ -187,7 +205,7 @@ def make_tree(root):
         make_version(seed.parent, "seed", "middo", 1)
         make_signals(seed.parent / "middo/iter1", 2)
         make_version(seed.parent, "middo/iter1", "middo", 2)
-        make_version(seed.parent, "seed", "few", 1, ["complexity", "quality"], "complexity_first")
+        make_version(seed.parent, "seed", "few", 1, ["complexity", "quality"], "complexity_first", "drop")
     return results
 
 

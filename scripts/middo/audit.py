@@ -137,7 +137,7 @@ def _pinned(results: Path, name: str, manifest: dict[str, Any]) -> Iterator[Faul
     pins |= {folder / file: manifest["made_from"].get(file) for file in SEED_MADE_FROM if name == SEED}
     if name != SEED:
         earlier = results / predecessor(name)
-        pins |= {folder / file: manifest["made_from"].get(file) for file in MADE_FROM}
+        pins |= {folder / file: manifest["made_from"].get(file) for file in {*MADE_FROM, *manifest["made_from"]}}
         pins[earlier / "checkpoint.sha256"] = manifest["checkpoint_sha256"]
         yield from _predecessor(folder, earlier, manifest)
         yield from _base_model(results / "base_model.sha256", folder, manifest)

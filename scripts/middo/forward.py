@@ -65,7 +65,9 @@ def load_causal_lm(model: str, revision: str | None, device: str) -> Any:
     say(f"loading {model}")
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(model, revision=revision or "main", dtype=dtype)
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model, revision=revision or "main", dtype=dtype, trust_remote_code=False, use_safetensors=True
+        )
     except (OSError, ValueError) as error:
         raise UserError(f"{model}: this model cannot be loaded. {error}") from error
     loaded = loaded.to(device).eval()

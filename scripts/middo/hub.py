@@ -35,7 +35,10 @@ def commit(model: str, revision: str | None) -> str:
 
 
 def check_model(model: str, revision: str | None) -> None:
-    """Raise UserError, saying what to do, unless the model lies on this machine with all its weights."""
+    """Raise UserError, saying what to do, unless the model lies on this machine with all its weights.
+
+    A model that brings code of its own is refused: nothing runs code that came with a model.
+    """
     folder = model_folder(model, revision)
     if folder is None and _is_path(model):
         raise UserError(f"base_model.path: there is no folder {model}.")
@@ -44,6 +47,12 @@ def check_model(model: str, revision: str | None) -> None:
     missing = missing_files(folder)
     if missing:
         raise UserError(f"base_model.path: {folder} lacks {', '.join(missing)}; was its download cut off?")
+    for name in ("config.json", "tokenizer_config.json"):
+        if '"auto_map"' in (folder / name).read_text(encoding="utf-8"):
+            raise UserError(
+                f"base_model.path: {folder / name} names code to run (auto_map). No code that comes with a model is "
+                "run (trust_remote_code is false everywhere); take a model of an architecture that transformers has."
+            )
 
 
 def missing_files(folder: Path) -> list[str]:

@@ -19,6 +19,8 @@ _MADE = re.compile(r"[a-z0-9][a-z0-9_-]*/iter[1-9][0-9]*")
 # What a version other than the seed is made from, each file pinned by its manifest.
 MADE_FROM = ("selection.parquet", "selection.json", "refined.jsonl", "rejected.jsonl", "refine.json")
 SEED_MADE_FROM = ("extras.jsonl", "rejects.jsonl")
+# Where new rows that repeat others are left out: the setting in `new_rows`, and the list of them.
+DROPPED_BY = {"on_near_copy": "near_copies.jsonl", "on_leak": "leaks.jsonl"}
 
 
 class Fault(NamedTuple):
@@ -30,7 +32,10 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True)
 class Version:
-    """What lies in a version's folder. For the seed, all of `selection`, `refined`, `rejected` is empty."""
+    """What lies in a version's folder. For the seed, all of `selection`, `refined`, `rejected` is empty.
+
+    `dropped` are the ids of refined rows that were left out again, each with what it is: near_copy or leak.
+    """
 
     name: str
     folder: Path
@@ -41,6 +46,12 @@ class Version:
     selection: pl.DataFrame
     selection_report: dict[str, Any]
     refine_report: dict[str, Any]
+    dropped: dict[str, str]
+
+    @property
+    def new(self) -> list[dict[str, Any]]:
+        """The refined rows that the version took in."""
+        return [row for row in self.refined if row["id"] not in self.dropped]
 
     @property
     def iteration(self) -> int:
@@ -76,7 +87,8 @@ def load_version(results: Path, name: str) -> Version:
     rows = {row["id"]: row for row in read_dataset(folder / "dataset.jsonl")}
     manifest = read_json(folder / "manifest.json")
     if name == SEED:
-        return Version(name, folder, manifest, rows, [], [], pl.DataFrame(), {}, {})
+        return Version(name, folder, manifest, rows, [], [], pl.DataFrame(), {}, {}, {})
+    lists = [folder / file for file in DROPPED_BY.values() if file in manifest["made_from"]]
     return Version(
         name,
         folder,
@@ -87,6 +99,7 @@ def load_version(results: Path, name: str) -> Version:
         pl.read_parquet(folder / "selection.parquet"),
         read_json(folder / "selection.json"),
         read_json(folder / "refine.json"),
+        {hit["id"]: hit["kind"] for path in reversed(lists) for hit in read_jsonl(path)},
     )
 
 

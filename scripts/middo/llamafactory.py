@@ -11,9 +11,11 @@ import math
 import os
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from middo.control_tokens import PlainText, control_words
 from middo.files import sha256_file
 from middo.program import UserError
 
@@ -77,14 +79,27 @@ def library_versions() -> dict[str, str]:
 def encode_rows(
     rows: Iterable[dict], training: dict[str, Any], model: str, revision: str | None = None
 ) -> list[EncodedRow]:
-    """Encode dataset rows as LLaMA-Factory does for training `model` with the options `training`, in their order."""
+    """Encode dataset rows as LLaMA-Factory does for training `model` with the options `training`, in their order.
+
+    With one difference: what a row's text holds is never read as control tokens (middo/control_tokens.py).
+    """
     from llamafactory.data.converter import AlpacaDatasetConverter
     from llamafactory.data.parser import DatasetAttr
 
     supervised = _processor(training, model, revision)
     convert = AlpacaDatasetConverter(DatasetAttr("file", dataset_name="rows"), supervised.data_args)
     edges = _template_edges(supervised)
-    return [_encode_row(row, convert, supervised, edges) for row in rows]
+    words = control_words(supervised.tokenizer)
+    encoded = []
+    for row in rows:
+        texts = [row[name] for name in ("instruction", "input", "output")]
+        if words and any(map(words.search, texts)):
+            plain = PlainText(supervised.tokenizer, words, texts)
+            hidden = dict(zip(("instruction", "input", "output"), map(plain.hide, texts), strict=True))
+            encoded.append(_encode_row({**row, **hidden}, convert, replace(supervised, tokenizer=plain), edges))
+        else:
+            encoded.append(_encode_row(row, convert, supervised, edges))
+    return encoded
 
 
 def _processor(training: dict[str, Any], model: str, revision: str | None) -> Any:

@@ -6,13 +6,15 @@ what follows from them. Edits of a program that leave its meaning alone leave th
 
 METHOD = {
     "import_seed": 2,
-    "finetune": 1,
-    "losses": 1,
+    "finetune": 2,
+    "losses": 2,
     "neighbors": 1,
-    "scores": 1,
+    "scores": 2,
     "select_rows": 1,
     "refine": 2,
-    "assemble": 2,
+    "near_copies": 1,
+    "leaks": 1,
+    "assemble": 3,
     "evaluate": 1,
     "summary": 1,
 }

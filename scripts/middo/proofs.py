@@ -14,7 +14,7 @@ import numpy as np
 
 from middo.alpaca import read_alpaca
 from middo.files import canonical_json, read_jsonl, sha256_file
-from middo.lineage import Fault, StoredAnswers, Version
+from middo.lineage import DROPPED_BY, MADE_FROM, Fault, StoredAnswers, Version
 from middo.rows import FIELDS
 from middo.teacher_proof import prove_teacher
 
@@ -47,12 +47,12 @@ class Fates:
 
     def following(self, version: Version) -> "Fates":
         """The fates after `version`, by the new rows that it names as replacements; `?` where a row just vanished."""
-        replaced = {row["parents"][0] for row in version.refined if row["origin"] != "extended"}
+        replaced = {row["parents"][0] for row in version.new if row["origin"] != "extended"}
         fates = {}
         for identity, fate in self.of.items():
             gone = version.name if identity in replaced else "?"
             fates[identity] = fate if fate != "kept" else "kept" if identity in version.rows else gone
-        return Fates(fates, len(version.refined), len(version.rejected))
+        return Fates(fates, len(version.new), len(version.rejected) + len(version.dropped))
 
     def counts(self) -> dict[str, int]:
         """Numbers for the table."""
@@ -118,15 +118,21 @@ def prove_manifest(version: Version) -> Iterator[Fault]:
     """What the manifest repeats is what the files say; the settings are those of this strategy."""
     axes = version.selection_report["axes"]
     settings = version.manifest["settings"]
+    lists = [file for setting, file in DROPPED_BY.items() if settings["new_rows"][setting] == "drop"]
     for key, said, actual in (
         ("settings.m", settings["m"], {axis: found["m"] for axis, found in axes.items()}),
         ("settings.strategy.name", settings["strategy"]["name"], version.name.partition("/")[0]),
         ("settings.strategy.axes", sorted(settings["strategy"]["axes"]), sorted(axes)),
         ("thresholds", version.manifest["thresholds"], {axis: found["thresholds"] for axis, found in axes.items()}),
         ("teacher", version.manifest["teacher"], version.refine_report),
+        ("dropped", version.manifest["dropped"], dict(Counter(version.dropped.values()))),
+        ("made_from", sorted(version.manifest["made_from"]), sorted([*MADE_FROM, *lists])),
     ):
         if said != actual:
             yield Fault(str(version.folder / "manifest.json"), f"`{key}` is not what the version's files say")
+    foreign = version.dropped.keys() - {row["id"] for row in version.refined}
+    for identity in sorted(foreign):
+        yield Fault(str(version.folder / "refined.jsonl"), f"does not hold row {identity}, which was left out again")
 
 
 def prove_selection(version: Version, earlier: Version) -> Iterator[Fault]:
@@ -175,7 +181,7 @@ def expected_actions(version: Version) -> list[tuple[str, str]]:
 
 def prove_rows(version: Version, earlier: Version, fates: Fates) -> Iterator[Fault]:
     """Every row of the predecessor is kept as it was or replaced by a new one; every other row is a refined one."""
-    refined = {row["id"]: {k: v for k, v in row.items() if k != "requests"} for row in version.refined}
+    refined = {row["id"]: {k: v for k, v in row.items() if k != "requests"} for row in version.new}
     replaced = {row["parents"][0] for row in refined.values() if row["origin"] != "extended"}
     dataset, here = str(version.folder / "dataset.jsonl"), version.rows
     ended = [(row["parents"][0], row["origin"]) for row in version.refined]

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from middo.control_tokens import PlainText, control_words
 from middo.program import UserError
 from middo.prompts import fill, read_template
 from middo.rows import prompt_text
@@ -121,9 +122,17 @@ def answer_tokens(encode: Callable[[str], Tokens], unknown: int | None) -> tuple
 
 
 def encode_users(tokenizer: Any, chat: ChatFormat, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text as the user's turn, up to where the assistant's begins."""
+    """Token ids of each text as the user's turn, up to where the assistant's begins.
+
+    What the text holds is never read as control tokens (middo/control_tokens.py).
+    """
     filled = [chat.before + text + chat.after for text in texts]
     encoded = tokenizer(filled, add_special_tokens=False)["input_ids"]
+    words = control_words(tokenizer)
+    for place, text in enumerate(texts):
+        if words and words.search(text):
+            plain = PlainText(tokenizer, words, [text])
+            encoded[place] = plain.encode(chat.before + plain.hide(text) + chat.after)
     return [[*chat.head, *tokens, *chat.tail] for tokens in encoded]
 
 

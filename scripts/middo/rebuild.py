@@ -140,7 +140,7 @@ def config_of(version: Version, experiment: str) -> dict[str, Any]:
     return {
         "experiment": experiment,
         "base_model": {"path": model["path"], "revision": model["revision"]},
-        **{key: settings[key] for key in ("dataset", "seed", "training", "overlap")},
+        **{key: settings[key] for key in ("dataset", "seed", "training", "overlap", "new_rows")},
         **axes,
         "iterations": version.iteration,
         "strategies": [settings["strategy"]],

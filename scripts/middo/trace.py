@@ -137,6 +137,8 @@ def _step(
     line = next(refined for refined in version.refined if refined["id"] == child["id"])
     yield from _conversation(answers, line, child["origin"], version)
     kept = "stands beside it" if child["origin"] == "extended" else "takes its place"
+    if child["id"] in version.dropped:
+        kept = f"was left out again ({version.dropped[child['id']]})"
     yield f"  {child['origin']}: {child['id']} {kept}"
     for name, old, new in (
         ("instruction", prompt_text(parent), prompt_text(child)),

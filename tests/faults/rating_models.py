@@ -63,9 +63,10 @@ def rate(checkpoint, prompts, dataset, out):
     """For each row and rating the probabilities of the eleven answers, or null where prompt and "10" don't fit."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    plain = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
     answers = [tokenizer.encode(str(number), add_special_tokens=False) for number in range(11)]
     rated = {}
-    for line in dataset.read_text().splitlines():
+    for line in dataset.read_text().rstrip("\n").split("\n"):
         row = json.loads(line)
         text = row["instruction"] + ("\n" + row["input"] if row["input"] else "")
         rated[row["id"]] = {}
@@ -73,7 +74,13 @@ def rate(checkpoint, prompts, dataset, out):
             # The response first: what the prompt says about places is not a place.
             before, _, after = (prompts / f"{name}.md").read_text().rstrip("\n").partition("{prompt}")
             turn = before + text + after.replace("{response}", row["output"])
-            ids = tokenizer.apply_chat_template([{"role": "user", "content": turn}], add_generation_prompt=True)
+            # What the row says about control tokens is no control token.
+            plain.encode_special_tokens = True
+            asked = plain.encode(f"Human: {turn}", add_special_tokens=False).ids
+            plain.encode_special_tokens = False
+            whole = tokenizer.apply_chat_template([{"role": "user", "content": turn}], add_generation_prompt=True)
+            ids = [*asked, 1, *plain.encode("\nAssistant:", add_special_tokens=False).ids]
+            assert ids == whole or "</s>" in turn
             fits = len(ids) + len(answers[10]) <= CONTEXT
             rated[row["id"]][name] = distribution(model, ids, answers) if fits else None
     out.write_text(json.dumps(rated))

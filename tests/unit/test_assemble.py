@@ -2,11 +2,12 @@
 
 import polars as pl
 import pytest
-from assemble import check_refined, merge
+from assemble import check_refined, merge, read_dropped
 from hypothesis import given
 from hypothesis import strategies as st
 
 from middo.actions import planned_actions
+from middo.files import write_jsonl
 from middo.program import UserError
 from middo.rows import with_ids
 
@@ -63,3 +64,18 @@ def test_what_refining_hands_over_is_checked():
         check_refined(actions, refined, [], 1)
     with pytest.raises(UserError, match="not what its id says"):
         check_refined(actions[:1], [{**refined[0], "output": "changed"}], [], 1)
+
+
+def test_a_new_row_that_a_list_names_is_left_out_and_its_parent_stays(tmp_path):
+    rows = seed_rows(3)
+    refined = refined_rows([(rows[0]["id"], "simplified"), (rows[1]["id"], "improved"), (rows[2]["id"], "extended")])
+    hits = [(refined[0], "near_copy"), (refined[0], "leak"), (refined[2], "leak")]
+    lists = [tmp_path / f"{kind}.jsonl" for kind in ("near_copy", "leak")]
+    for path in lists:
+        write_jsonl(path, [{"id": row["id"], "kind": kind, "with": "x"} for row, kind in hits if kind == path.stem])
+    dropped = read_dropped(lists, refined)
+    assert dropped == {refined[0]["id"]: "near_copy", refined[2]["id"]: "leak"}
+    assert merge(rows, [row for row in refined if row["id"] not in dropped]) == [rows[0], rows[2], refined[1]]
+    assert read_dropped([], refined) == {}
+    with pytest.raises(UserError, match=f"{refined[2]['id']} is no row of refined.jsonl"):
+        read_dropped(lists, refined[:2])

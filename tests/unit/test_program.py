@@ -81,7 +81,7 @@ def test_work_is_found_again_only_for_the_same_work(tmp_path, monkeypatch):
     (first / "part").touch()
     assert work.work_folder(output, "scores", {"dataset": "a"}) == first
     assert work.work_folder(output, "scores", {"dataset": "b"}) != first
-    monkeypatch.setitem(method.METHOD, "scores", 2)
+    monkeypatch.setitem(method.METHOD, "scores", method.METHOD["scores"] + 1)
     assert work.work_folder(output, "scores", {"dataset": "a"}) != first
     other = work.work_folder(tmp_path / "losses.parquet", "losses", {})
     work.clear_work(output)

@@ -144,6 +144,7 @@ class Tokenizer:
     """Letters as tokens; like SentencePiece it marks the start of a text, but not what follows a special token."""
 
     bos_token, eos_token, unk_token_id = "<s>", "</s>", 0
+    all_special_tokens, added_tokens_decoder = ("<s>", "</s>"), {}
 
     def __init__(self, chat_template="{user}|{assistant}", unknown=""):
         self.chat_template, self.unknown = chat_template, unknown
@@ -154,11 +155,12 @@ class Tokenizer:
         whole = user.format(user=messages[0]["content"])
         return whole + (assistant.format(assistant=messages[1]["content"]) if len(messages) > 1 else "")
 
-    def __call__(self, text, add_special_tokens):
+    def __call__(self, text, add_special_tokens, split_special_tokens=False):
         assert add_special_tokens is False
         if isinstance(text, list):
             return {"input_ids": [self(each, add_special_tokens=False)["input_ids"] for each in text]}
-        pieces = re.findall(r"</?s>|.", text if text.startswith("<") else "_" + text, flags=re.DOTALL)
+        pattern = "." if split_special_tokens else r"</?s>|."
+        pieces = re.findall(pattern, text if text.startswith("<") else "_" + text, flags=re.DOTALL)
         return {"input_ids": [0 if piece in self.unknown else sum(map(ord, piece)) for piece in pieces]}
 
 
@@ -171,7 +173,8 @@ def test_a_turn_is_encoded_piece_by_piece_as_in_training():
     chat = ratings.chat_format(tokenizer)
     encoded = ratings.encode_users(tokenizer, chat, ["What?", "Why</s>so?"])
     assert encoded[0] == ids("<s>", "Human: What?", "</s>", "\nAssistant:")
-    assert encoded[1] == ids("<s>", "Human: Why</s>so?", "</s>", "\nAssistant:")
+    letters = [ord(letter) for letter in "_Human: Why</s>so?"]
+    assert encoded[1] == [*ids("<s>"), *letters, *ids("</s>", "\nAssistant:")], "no control token in the user's text"
     assert chat.answers == tuple(tuple(ids(str(number))) for number in range(11))
     assert ratings.shared_start(chat.answers) == (ord("_"),)
 

@@ -62,6 +62,24 @@ def test_signals_are_joined_by_id(signals):
     assert selection["low"].any() and selection["hard"].any() and selection["sparse"].any()
 
 
+def test_rows_that_try_to_steer_the_judge_are_counted_and_selected_no_differently(signals):
+    folder, frame = signals
+    arguments = ("--complexity", "1", "--diversity", "-1", "--quality", "-1.5")
+    select(folder, *arguments)
+    before = (folder / "s.parquet").read_bytes()
+    assert json.loads((folder / "s.json").read_text())["steering"] is None, "an older scores.parquet"
+    flags = pl.Series("steering", [place % 3 == 0 for place in range(ROWS)])
+    scores = frame.select("id", "quality").with_columns(flags)
+    scores.reverse().write_parquet(folder / "scores.parquet")
+    select(folder, *arguments)
+    assert (folder / "s.parquet").read_bytes() == before
+    chosen = pl.read_parquet(folder / "s.parquet").select(pl.any_horizontal("hard", "sparse", "low")).to_series()
+    both = int((chosen & flags).sum())
+    assert both > 0
+    counted = json.loads((folder / "s.json").read_text())["steering"]
+    assert counted == {"selected": both, "unselected": int(flags.sum()) - both}
+
+
 def test_auto_is_chosen_once(signals):
     folder, _ = signals
     select(folder, "--complexity", "1.5")

@@ -123,4 +123,6 @@ def test_scores_without_a_signal_are_told_over_all_shards(made, capsys):
     run(scores, "--shards", *parts, "--out", folder / "scores.parquet")
     said = capsys.readouterr().err
     assert "6 ratings of 1 rows are missing" in said and "quality hardly differs between rows" in said
-    assert pl.read_parquet(folder / "scores.parquet")["quality"].to_list() == [5.0, 5.0, 5.0, 5.0, None]
+    table = pl.read_parquet(folder / "scores.parquet")
+    assert table["quality"].to_list() == [5.0, 5.0, 5.0, 5.0, None]
+    assert table["steering"].to_list() == [False] * 5 and table.columns == ["id", *RATINGS, "quality", "steering"]

@@ -96,6 +96,8 @@ def test_one_more_iteration_adds_only_that(demo_copy):
             "select_rows",
             "refine",
             "assemble",
+            "near_copies",
+            "leaks",
             "finetune",
             "evaluate",
             "base_losses_shard",
@@ -211,6 +213,15 @@ def test_a_changed_dataset_invalidates_what_was_made_from_it(demo_copy):
     dataset.write_text("\n".join(json.dumps(row) for row in rows[:-1]) + "\n")
     plan = planned(demo_copy)
     assert plan["finetune"] == plan["evaluate"] == 2, "iter2 and iter3"
+
+
+def test_what_evaluation_asks_reaches_no_dataset_unless_leaks_are_dropped(demo_copy):
+    questions = demo_copy / "results/demo/world/heldout.jsonl"
+    questions.write_text("\n".join(questions.read_text().splitlines()[1:]) + "\n")
+    assert planned(demo_copy) == {"evaluate": 4, "leaks": 3, "summary": 1}
+    edit_config(demo_copy, "new_rows.on_leak", "drop")
+    plan = planned(demo_copy)
+    assert plan["leaks"] == plan["assemble"] == 3 and plan["finetune"] >= 3 and "refine" in plan
 
 
 def test_a_new_seed_dataset_runs_all_but_the_base_model(demo_copy):

@@ -5,7 +5,7 @@ import json
 
 import polars as pl
 import pytest
-from checks import check_checkpoint, check_signals, check_version, jsonl, selected_by_numpy
+from checks import check_checkpoint, check_signals, check_version, is_pickle, jsonl, selected_by_numpy
 
 VERSIONS = ["seed", "middo/iter1", "middo/iter2", "middo/iter3"]
 
@@ -28,6 +28,25 @@ def test_versions(results, iteration):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_checkpoints(results, version):
     check_checkpoint(results / version)
+
+
+def test_no_file_is_a_pickle(demo):
+    files = [path for path in (demo / "results").rglob("*") if path.is_file()]
+    assert len(files) > 100 and [path for path in files if is_pickle(path)] == []
+
+
+def test_new_rows_that_repeat_others_are_listed(results):
+    for iteration in (1, 2, 3):
+        folder = results / VERSIONS[iteration]
+        new = {row["id"]: row for row in jsonl(folder / "refined.jsonl")}
+        asked = {row["question"].casefold() for row in jsonl(results / "world/heldout.jsonl")}
+        same = {identity for identity, row in new.items() if row["instruction"].casefold() in asked}
+        assert same <= {hit["id"] for hit in jsonl(folder / "leaks.jsonl")} <= new.keys()
+        prompts = {row["instruction"] for row in jsonl(results / "seed/dataset.jsonl") if not row["input"]}
+        added = {identity for identity, row in new.items() if row["origin"] == "extended"}
+        same = {identity for identity in added if new[identity]["instruction"] in prompts}
+        assert same <= {hit["id"] for hit in jsonl(folder / "near_copies.jsonl")} <= new.keys()
+        assert new.keys() <= {row["id"] for row in jsonl(folder / "dataset.jsonl")}, "listed, not dropped"
 
 
 def test_auto_selects_10_to_20_percent_first_and_keeps_its_m(results):
