@@ -22,6 +22,7 @@ include: "rules/diagnose.smk"
 include: "rules/refine.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+include: "rules/describe.smk"
 
 
 rule all:

@@ -74,8 +74,12 @@ ENVS = dict(
     score="score" if DEVICE == "cuda" else "score-cpu",
     refine="refine",
     evaluate="evaluate",
+    describe="describe",
 )
 CONDA = "conda" in str(workflow.deployment_settings.deployment_method).lower()
+# What these rules need; all others need what the loop needs.
+NEEDS = {"audit": [], "release": ["describe"], "crate": ["describe"], "describe": []}
+LOOP = [name for kind, name in ENVS.items() if kind not in ("driver", "describe")]
 # Interpreters by kind of work. Rules take them, like every setting of how a step runs, as resources: Snakemake compares
 # the shell command's text and the params, never the resources, so that changing them reruns nothing.
 if CONDA:
@@ -176,7 +180,9 @@ def shard(name, identity):
 TEACHER_IDENTITY = ["model", "base_url", "temperature", "top_p", "max_tokens", "attempts"]
 TEACHER_ACCESS = pick(config["teacher"], *sorted(config["teacher"].keys() - TEACHER_IDENTITY))
 # The rest of the config, which is no identity: for the manifest, that a version can be made again.
-REST = json.dumps({"teacher": json.loads(TEACHER_ACCESS)} | json.loads(pick(config, "evaluation", "execution", "demo")))
+REST = json.dumps(
+    {"teacher": json.loads(TEACHER_ACCESS)} | json.loads(pick(config, "evaluation", "execution", "demo", "licenses"))
+)
 
 
 def identity(wildcards):
@@ -234,14 +240,13 @@ onstart:
     if key and not os.environ.get(key) and config["iterations"]:
         print(f"warning: {key} (teacher.api_key_env) is not set; refining will stop there.", file=sys.stderr)
     running = {job.rule.name for job in workflow.dag.needrun_jobs()}
-    # The audit needs no more than the driver.
-    needed = [] if CONDA or running == {"audit"} else [name for kind, name in ENVS.items() if kind != "driver"]
+    needed = [] if CONDA else sorted({name for rule in running for name in NEEDS.get(rule, LOOP)})
     missing = [name for name in needed if not is_built(name)]
     builder = [sys.executable, f"{workflow.basedir}/scripts/build_env.py", *missing]
     if missing and subprocess.run(builder).returncode:
         raise WorkflowError(f"The environments {', '.join(missing)} could not be built; see above.")
     try:
-        if not {"fetch", "audit"} & running:
+        if running - {"fetch", *NEEDS}:
             check_fetched()
         if workflow.executor_plugin.name == "slurm":
             prepare_slurm()

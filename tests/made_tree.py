@@ -159,6 +159,7 @@ def make_version(results, before, strategy, iteration, axes=AXES, overlap="both"
             "max_num_seqs": 1,
             "allow_unisolated_code": False,
         },
+        "licenses": {"seed": None, "teacher": None},
     }
     call(
         assemble,

@@ -17,4 +17,6 @@ METHOD = {
     "assemble": 3,
     "evaluate": 1,
     "summary": 1,
+    "release": 1,
+    "crate": 1,
 }

@@ -56,13 +56,17 @@ def up() -> None:
 
 
 def down() -> None:
-    """Stop the cluster and what runs on it."""
+    """Stop the cluster and what runs on it; take its configuration away."""
     if _running("slurmctld") and (CONFIG / "slurm.conf").is_file():
         subprocess.run(["scancel", "--user=root"], capture_output=True)
         time.sleep(1)
     for daemon in ("slurmstepd", "slurmd", "slurmctld"):
         subprocess.run(["pkill", "-KILL" if daemon == "slurmstepd" else "-TERM", "-x", daemon])
     _wait(lambda: not any(map(_running, ("slurmd", "slurmctld"))), "the daemons have ended")
+    if why_not() is None:
+        # With it, every start of Snakemake would wait some nine seconds for a controller that does not answer.
+        for name in ("slurm.conf", "gres.conf"):
+            (CONFIG / name).unlink(missing_ok=True)
 
 
 def start_node(node: str) -> None:
