@@ -137,6 +137,17 @@ def signal(axis, file):
     return lambda wildcards: of_predecessor(file)(wildcards) if axis in strategy(wildcards)["axes"] else []
 
 
+def selecting(axis, file):
+    """As `signal`, but nothing where the strategy selects by no signal at all."""
+    return lambda wildcards: [] if "like" in strategy(wildcards) else signal(axis, file)(wildcards)
+
+
+def selection_like(wildcards):
+    """An input function: what the strategy selected in this iteration whose numbers are drawn; mostly nothing."""
+    like = strategy(wildcards).get("like")
+    return f"{RESULTS}/{version_name(like, iteration(wildcards))}/selection.json" if like else []
+
+
 def iteration(wildcards):
     """The number of a version's iteration."""
     return iteration_of(wildcards.version)
@@ -144,7 +155,11 @@ def iteration(wildcards):
 
 def strategy(wildcards):
     """The settings of the strategy that a version belongs to."""
-    name = strategy_of(wildcards.version)
+    return strategy_called(strategy_of(wildcards.version))
+
+
+def strategy_called(name):
+    """The settings of the strategy with this name."""
     return next(strategy for strategy in config["strategies"] if strategy["name"] == name)
 
 
@@ -192,6 +207,7 @@ def identity(wildcards):
         **{key: config[key] for key in ("dataset", "training", "seed", "overlap")},
         "base_model": {"path": config["base_model"]["path"], "revision": REVISION},
         "strategy": strategy(wildcards),
+        "like": strategy_called(strategy(wildcards)["like"]) if "like" in strategy(wildcards) else None,
         **{axis: config[axis] for axis in strategy(wildcards)["axes"]},
         "teacher": {key: config["teacher"][key] for key in TEACHER_IDENTITY},
         "new_rows": config["new_rows"],

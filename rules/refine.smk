@@ -11,9 +11,10 @@ DROPPED_BY = [f"{name}.jsonl" for name, key in ON_HIT.items() if config["new_row
 rule select_rows:
     input:
         dataset=of_predecessor("dataset.jsonl"),
-        losses=signal("complexity", "losses.parquet"),
-        neighbors=signal("diversity", "neighbors.parquet"),
-        scores=signal("quality", "scores.parquet"),
+        losses=selecting("complexity", "losses.parquet"),
+        neighbors=selecting("diversity", "neighbors.parquet"),
+        scores=selecting("quality", "scores.parquet"),
+        like=selection_like,
         # Where m is `auto`, iteration 1 chooses it for all.
         first=branch(
             lambda wildcards: iteration(wildcards) > 1,
@@ -34,12 +35,13 @@ rule select_rows:
     params:
         method=METHOD["select_rows"],
         axes=lambda wildcards: strategy(wildcards)["axes"],
+        draw=lambda wildcards: f"{config['seed']} {wildcards.version}",
         # One param: Snakemake compares the values of all as a set, so that two could trade places unseen.
         thresholds=" ".join(f"--{axis} {config[axis]['m']}" for axis in ("complexity", "diversity", "quality")),
     shell:
         "{resources.python:q} scripts/select_rows.py --dataset {input.dataset} --losses {input.losses:q}"
         " --neighbors {input.neighbors:q} --scores {input.scores:q} --axes {params.axes} {params.thresholds}"
-        " --first {input.first:q}"
+        " --first {input.first:q} --like {input.like:q} --draw {params.draw:q}"
         " --selection {output.selection} --report {output.report} --log {log}"
 
 

@@ -2,7 +2,8 @@
 
 Joins the signals of the version by id and compares each with τ = μ + m·σ (method section 2). m is a number per axis, or
 `auto`: chosen on the first iteration (paper B.3), read from that iteration's selection.json by the later ones. A row
-without a rating is never selected for quality; such rows are counted. Writes selection.parquet (per row: id, hard,
+without a rating is never selected for quality; such rows are counted. With --like no signal is read: as many rows as
+another strategy has selected are drawn at random, for comparison. Writes selection.parquet (per row: id, hard,
 sparse, low and the signals) and selection.json (per axis: m, μ, σ, τ, numbers and shares; how many rows that try to
 steer the judge are among the selected and the others).
 
@@ -20,7 +21,7 @@ from middo import program
 from middo.files import atomic, read_json, write_json
 from middo.program import UserError, say
 from middo.rows import check_same_ids, read_dataset
-from middo.thresholds import COLUMN, SIGNALS, choose_m, select
+from middo.thresholds import COLUMN, SIGNALS, choose_m, draw, select
 
 # Rank correlation below which ratings are taken to be unrelated to losses.
 UNRELATED = 0.05
@@ -32,10 +33,12 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument("--dataset", type=Path, required=True, help="dataset.jsonl of the version")
     for axis, name in FILES.items():
         program.optional_file(made, f"--{name}", f"{name}.parquet of the version, for the axis {axis}")
-    made.add_argument("--axes", nargs="+", choices=list(SIGNALS), required=True, help="axes in use")
+    made.add_argument("--axes", nargs="*", choices=list(SIGNALS), required=True, help="axes in use")
     for axis in SIGNALS:
         made.add_argument(f"--{axis}", type=_m, default="auto", help=f"m of the {axis} axis: a number or auto")
     program.optional_file(made, "--first", "selection.json of iteration 1, whose m are taken for `auto`")
+    program.optional_file(made, "--like", "selection.json of another strategy, whose numbers of rows are drawn")
+    made.add_argument("--draw", default="", help="what the draw depends on, besides axis and id")
     made.add_argument("--selection", type=Path, required=True, help="selection.parquet to write")
     made.add_argument("--report", type=Path, required=True, help="selection.json to write")
     return made
@@ -84,7 +87,8 @@ def warn_without_signal(signals: pl.DataFrame) -> None:
         )
 
 
-def main(args: argparse.Namespace) -> None:
+def select_by_signals(args: argparse.Namespace) -> tuple[pl.DataFrame, dict[str, dict]]:
+    """Selection and report by thresholds on the signals."""
     missing = [FILES[axis] for axis in args.axes if not getattr(args, FILES[axis])]
     if missing:
         raise UserError(f"--{missing[0]} is needed for the axes {', '.join(args.axes)}.")
@@ -94,19 +98,27 @@ def main(args: argparse.Namespace) -> None:
         first = read_json(args.first)["axes"]
         settings = {axis: first[axis]["m"] if m == "auto" else m for axis, m in settings.items()}
     warn_without_signal(signals)
-    selected, report = select(signals, choose_m(signals, settings))
+    return select(signals, choose_m(signals, settings))
+
+
+def main(args: argparse.Namespace) -> None:
+    if args.like:
+        selected, report = draw(read_signals(args.dataset, {}), args.axes, read_json(args.like)["axes"], args.draw)
+    else:
+        selected, report = select_by_signals(args)
     chosen = selected.select(pl.any_horizontal(*COLUMN.values()).alias("chosen"))["chosen"]
     union = int(chosen.sum())
     for axis, found in report.items():
+        how = "drawn at random" if "drawn" in found else f"m = {found['m']:g}"
         say(
-            f"{axis}: m = {found['m']:g}, {found['selected']} {COLUMN[axis]} rows ({found['share']:.1%})"
+            f"{axis}: {how}, {found['selected']} {COLUMN[axis]} rows ({found['share']:.1%})"
             + (f", {found['without_signal']} without a signal" if found["without_signal"] else "")
         )
-    say(f"{union} of {signals.height} rows selected ({union / signals.height:.1%})")
+    say(f"{union} of {selected.height} rows selected ({union / selected.height:.1%})")
     with atomic(args.selection) as temporary:
         selected.write_parquet(temporary)
-    totals = {"rows": signals.height, "selected": union, "share": union / signals.height}
-    steering = count_steering(args.scores if "quality" in settings else None, chosen, selected["id"])
+    totals = {"rows": selected.height, "selected": union, "share": union / selected.height}
+    steering = count_steering(args.scores if "quality" in args.axes else None, chosen, selected["id"])
     write_json(args.report, {"axes": report, **totals, "steering": steering})
 
 

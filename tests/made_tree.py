@@ -105,22 +105,23 @@ def make_signals(folder, seed):
     (folder / "checkpoint.sha256").write_text(f"{hashlib.sha256(str(seed).encode()).hexdigest()}  model.safetensors\n")
 
 
-def settings(strategy, axes, overlap, on_leak):
+def settings(strategy, axes, overlap, on_leak, like):
     return {
         "base_model": {"path": "model", "revision": "main"},
         "dataset": {"path": "data/seed.json", "format": "alpaca", "on_invalid": "drop", "on_unencodable": "error"},
         "training": {"template": "default", "cutoff_len": 64, "bf16": False},
         "seed": 42,
-        "strategy": {"name": strategy, "axes": axes},
+        "strategy": {"name": strategy, "axes": axes} | ({"like": like} if like else {}),
         **{axis: {"m": M[axis]} | MORE.get(axis, {}) for axis in axes},
         "overlap": overlap,
         "teacher": TEACHER,
+        "like": {"name": like, "axes": axes} if like else None,
         "new_rows": {"on_near_copy": "list", "on_leak": on_leak},
         "method": {"assemble": 1},
     }
 
 
-def make_version(results, before, strategy, iteration, axes=AXES, overlap="both", on_leak="list"):
+def make_version(results, before, strategy, iteration, axes=AXES, overlap="both", on_leak="list", like=None):
     """One round of the loop: select, refine, assemble."""
     earlier, folder = results / before, results / strategy / f"iter{iteration}"
     folder.mkdir(parents=True)
@@ -128,6 +129,13 @@ def make_version(results, before, strategy, iteration, axes=AXES, overlap="both"
     files = [word for name in ("losses", "neighbors", "scores") for word in (f"--{name}", earlier / f"{name}.parquet")]
     m = [word for axis in AXES for word in (f"--{axis}", M[axis])]
     dataset = earlier / "dataset.jsonl"
+    if like:
+        files = [
+            "--like",
+            results / like / f"iter{iteration}/selection.json",
+            "--draw",
+            f"42 {strategy}/iter{iteration}",
+        ]
     call(select_rows, "--dataset", dataset, *files, "--axes", *axes, *m, "--selection", selection, "--report", report)
     made = ["--refined", folder / "refined.jsonl", "--rejected", folder / "rejected.jsonl"]
     store = results.parent / "teacher_answers"
@@ -167,7 +175,13 @@ def make_version(results, before, strategy, iteration, axes=AXES, overlap="both"
         *("--refine-report", folder / "refine.json", "--overlap", overlap, "--iteration", iteration),
         *("--predecessor-manifest", earlier / "manifest.json", "--checkpoint-sha256", earlier / "checkpoint.sha256"),
         *("--base-model-sha256", results / "base_model.sha256", "--prompts", *PROMPTS),
-        *("--environments", "driver", "train", "--settings", json.dumps(settings(strategy, axes, overlap, on_leak))),
+        *(
+            "--environments",
+            "driver",
+            "train",
+            "--settings",
+            json.dumps(settings(strategy, axes, overlap, on_leak, like)),
+        ),
         *("--drop", *lists, "--rest", json.dumps(rest), "--dataset", folder / "dataset.jsonl"),
         *("--manifest", folder / "manifest.json"),
     )
@@ -183,7 +197,7 @@ def list_leaks(folder):
 
 
 def make_tree(root):
-    """An experiment `small` under root/results: the seed, two iterations of `middo`, one of another strategy."""
+    """An experiment `small` under root/results: the seed, two iterations of `middo`, one of two others."""
     (root / "data").mkdir(parents=True)
     (root / "model").mkdir()
     (root / "config").symlink_to(ROOT / "config")
@@ -207,6 +221,7 @@ def make_tree(root):
         make_signals(seed.parent / "middo/iter1", 2)
         make_version(seed.parent, "middo/iter1", "middo", 2)
         make_version(seed.parent, "seed", "few", 1, ["complexity", "quality"], "complexity_first", "drop")
+        make_version(seed.parent, "seed", "random", 1, like="middo")
     return results
 
 

@@ -47,7 +47,8 @@ def describe(facts: Facts) -> str:
     """One paragraph: what the version is and how it came to be."""
     if facts.is_seed:
         return f"The seed dataset {facts.source} of the experiment {facts.experiment}, as it was imported."
-    axes = ", ".join(facts.manifest["settings"]["strategy"]["axes"])
+    axes = ", ".join(facts.manifest["settings"]["strategy"]["axes"]) or "by nothing, for comparison"
+    axes += ", but as many rows were drawn at random" if facts.manifest["settings"]["like"] else ""
     return (
         f"Instruction tuning data, version {facts.iteration} of a dataset that began as {facts.source}. In each "
         f"iteration {facts.manifest['base_model']['path']} was tuned on the version before, the tuned model diagnosed "

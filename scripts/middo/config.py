@@ -88,6 +88,13 @@ def _name_faults(config: dict[str, Any]) -> list[str]:
     for key, names in (("strategies", strategies), ("evaluation", columns)):
         twice = sorted({name for name in names if names.count(name) > 1})
         faults += [f"{key}: the name {name} stands twice." for name in twice]
+    axes = {strategy["name"]: sorted(strategy["axes"]) for strategy in config["strategies"] if "like" not in strategy}
+    faults += [
+        f"strategies: {strategy['name']} is to be like {strategy['like']}: that must be a strategy with the same axes, "
+        "and without `like`."
+        for strategy in config["strategies"]
+        if "like" in strategy and axes.get(strategy["like"]) != sorted(strategy["axes"])
+    ]
     if not columns:
         faults.append("evaluation: neither benchmarks nor custom names a test; the best version could not be chosen.")
     if config["evaluation"]["benchmarks"] and not config["evaluation"]["data"]:

@@ -146,6 +146,8 @@ def prove_selection(version: Version, earlier: Version) -> Iterator[Fault]:
     for axis, (column, signals, sign, _) in AXES.items():
         flags = selection[column].to_numpy()
         chosen = np.full(selection.height, axis in said["axes"])
+        if "drawn" in said["axes"].get(axis, {}):
+            chosen, signals = _drawn(selection["id"].to_list(), axis, said["axes"][axis]), ()
         missing = np.zeros(selection.height, dtype=bool)
         for name in signals if axis in said["axes"] else ():
             values = np.array([np.nan if value is None else value for value in selection[name].to_list()])
@@ -165,6 +167,12 @@ def prove_selection(version: Version, earlier: Version) -> Iterator[Fault]:
             yield Fault(report, f"{axis}: not what was counted: {numbers}")
     if (said["rows"], said["selected"]) != (selection.height, int(union.sum())):
         yield Fault(report, f"not what was counted: {selection.height} rows, {int(union.sum())} selected")
+
+
+def _drawn(ids: list[str], axis: str, said: dict[str, Any]) -> np.ndarray:
+    """The rows of a random draw: those whose hash with what it depends on comes first."""
+    hashes = np.array([hashlib.sha256(f"{said['drawn']} {axis} {identity}".encode()).hexdigest() for identity in ids])
+    return hashes <= np.sort(hashes)[said["selected"] - 1] if said["selected"] else np.zeros(len(ids), dtype=bool)
 
 
 def expected_actions(version: Version) -> list[tuple[str, str]]:

@@ -143,7 +143,7 @@ def config_of(version: Version, experiment: str) -> dict[str, Any]:
         **{key: settings[key] for key in ("dataset", "seed", "training", "overlap", "new_rows")},
         **axes,
         "iterations": version.iteration,
-        "strategies": [settings["strategy"]],
+        "strategies": [found for found in (settings["like"], settings["strategy"]) if found],
         "prompts": f"{FOLDER}/prompts",
         "teacher": {**settings["teacher"], **rest["teacher"]},
         **{key: value for key, value in rest.items() if key != "teacher"},

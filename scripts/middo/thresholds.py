@@ -4,6 +4,7 @@ Signals are Polars series in dataset order, null where a row has none; μ and σ
 one. The tables below are the only place that says which signal belongs to which axis and on which side of τ it selects.
 """
 
+import hashlib
 from itertools import product
 
 import polars as pl
@@ -97,5 +98,31 @@ def select(signals: pl.DataFrame, m: dict[str, float]) -> tuple[pl.DataFrame, di
             "selected": int(chosen.sum()),
             "share": float(chosen.mean()),
             "without_signal": missing,
+        }
+    return selected, report
+
+
+def draw(
+    signals: pl.DataFrame, axes: list[str], like: dict[str, dict], seed: str
+) -> tuple[pl.DataFrame, dict[str, dict]]:
+    """As `select`, but at random: on each axis as many rows as the report `like` counts, or all where there are fewer.
+
+    Taken are the rows whose SHA-256 of "<seed> <axis> <id>" is smallest: the draw depends on nothing else.
+    """
+    selected, report = signals, {}
+    for axis, column in COLUMN.items():
+        if axis not in axes:
+            selected = selected.with_columns(pl.lit(False).alias(column))
+            continue
+        ranked = sorted(signals["id"], key=lambda row: hashlib.sha256(f"{seed} {axis} {row}".encode()).digest())
+        chosen = signals["id"].is_in(ranked[: like[axis]["selected"]])
+        selected = selected.with_columns(chosen.alias(column))
+        report[axis] = {
+            "m": None,
+            "thresholds": {},
+            "drawn": seed,
+            "selected": int(chosen.sum()),
+            "share": float(chosen.mean()),
+            "without_signal": 0,
         }
     return selected, report

@@ -111,6 +111,8 @@ def reason(version: Version, identity: str, origin: str) -> str:
     axis = AXIS[origin]
     column, signals, sign, _ = AXES[axis]
     found = version.selection_report["axes"][axis]
+    if "drawn" in found:
+        return f"{column}: drawn at random, one of {found['selected']}"
     values = version.selection.row(by_predicate=pl.col("id") == identity, named=True)
     parts, limits = [], []
     for name in signals:

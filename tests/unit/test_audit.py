@@ -60,8 +60,14 @@ def test_the_table_counts_what_the_files_hold(made):
     found = audit(made, made.parent / "teacher_answers")
     assert (found.faults, found.notes) == ([], [])
     seed = {row["id"] for row in jsonl(made / "seed/dataset.jsonl")}
-    assert [line["version"] for line in found.lines] == ["seed", "few/iter1", "middo/iter1", "middo/iter2"]
-    assert [line["result"] for line in found.lines] == ["proven"] * 4
+    assert [line["version"] for line in found.lines] == [
+        "seed",
+        "few/iter1",
+        "middo/iter1",
+        "middo/iter2",
+        "random/iter1",
+    ]
+    assert [line["result"] for line in found.lines] == ["proven"] * 5
     assert (found.lines[0]["rows"], found.lines[0]["rejected"]) == (40, 1)
     for line in found.lines[1:]:
         rows = {row["id"] for row in jsonl(made / line["version"] / "dataset.jsonl")}
@@ -215,6 +221,10 @@ LIES = {
         in_last("refined.jsonl", lambda lines: [{**line, "parents": None} for line in lines]),
         "has not the form that it must have",
     ),
+    "a drawn row": (
+        lambda tree: change(tree / "random/iter1/selection.parquet", flip_flag),
+        "`hard` is not what signal and τ say",
+    ),
     "a row left out again": (
         lambda tree: change(tree / "few/iter1/leaks.jsonl", lambda hits: hits.clear()),
         "does not hold the kept rows in their order",
@@ -227,7 +237,7 @@ LIES = {
 def test_a_lie_is_found_although_all_hashes_fit(tree, lie):
     tell, said = LIES[lie]
     tell(tree)
-    reseal(tree, LAST, *(["few/iter1"] if (tree / "few").is_dir() else []))
+    reseal(tree, LAST, "random/iter1", *(["few/iter1"] if (tree / "few").is_dir() else []))
     found = faults_of(tree)
     assert any(said in fault.what for fault in found), found
 
@@ -313,7 +323,7 @@ def test_the_program_says_so_and_exits(tree):
     done = program(tree, "results/small")
     assert done.returncode == 1 and "1 thing" in done.stderr
     assert "wrong: results/small/middo/iter2/refine.json: has been changed" in done.stdout
-    assert "middo/iter2 |" in done.stdout
+    assert re.search(r"middo/iter2 +\|.*changed", done.stdout)
     shutil.copytree(tree, tree.with_name("another"))
     assert "one of results/another, results/small" in program(tree).stderr
     assert "no experiment lies there" in program(tree, "results/none").stderr
@@ -347,6 +357,11 @@ def test_trace_tells_of_rows_left_out_again(made):
     hit = jsonl(made / "few/iter1/leaks.jsonl")[0]
     row = next(row for row in jsonl(made / "few/iter1/refined.jsonl") if row["id"] == hit["id"])
     assert f"{hit['id']} was left out again (leak)" in program(made, "trace", row["parents"][0]).stdout
+
+
+def test_trace_tells_of_a_draw(made):
+    row = jsonl(made / "random/iter1/refined.jsonl")[0]
+    assert "drawn at random, one of " in program(made, "trace", row["id"]).stdout
 
 
 def test_trace_wants_one_row(made):

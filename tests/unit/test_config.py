@@ -84,6 +84,7 @@ def test_six_settings_of_the_paper_are_shipped():
         ("strategies", [], "strategies"),
         ("strategies", [{"name": "a", "axes": ["loss"]}], "strategies.0.axes.0: 'loss' is not allowed"),
         ("strategies", [{"name": "a", "axes": ["quality"]}] * 2, "the name a stands twice"),
+        ("strategies", [{"name": "a", "axes": ["quality"], "like": "b"}], "a is to be like b"),
         ("teacher.api_key", "sk-1", "teacher.api_key: there is no such key. Did you mean api_key_env?"),
         ("teacher.base_url", "localhost", "teacher.base_url"),
         ("teacher.max_cost", 5, "teacher.max_cost: needs teacher.prices"),

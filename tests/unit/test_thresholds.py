@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from middo.program import UserError
-from middo.thresholds import choose_m, select, threshold
+from middo.thresholds import choose_m, draw, select, threshold
 
 
 def frame(pre, post, diversity, quality):
@@ -105,3 +105,25 @@ def test_auto_says_what_can_be_had_where_nothing_fits():
     quality = [0.0] * 5 + [1.0] * 5
     with pytest.raises(UserError, match=r"nearest shares are 0\.0% and 50\.0%"):
         choose_m(frame([1] * 10, [1] * 10, [1] * 10, quality), {"quality": "auto"})
+
+
+@given(rows=st.integers(1, 60), wanted=st.integers(0, 70), seed=st.text(max_size=5), order=st.randoms())
+def test_a_draw_takes_as_many_rows_whatever_their_order(rows, wanted, seed, order):
+    table = frame(*[[None] * rows] * 4)
+    like = {"complexity": {"selected": wanted}, "quality": {"selected": 1}}
+    drawn, report = draw(table, ["complexity", "quality"], like, seed)
+    assert drawn["hard"].sum() == report["complexity"]["selected"] == min(wanted, rows)
+    assert (drawn["low"].sum(), drawn["sparse"].sum(), list(report)) == (1, 0, ["complexity", "quality"])
+    places = list(range(rows))
+    order.shuffle(places)
+    again, _ = draw(table[places], ["complexity", "quality"], like, seed)
+    assert again.filter("hard")["id"].sort().equals(drawn.filter("hard")["id"].sort())
+
+
+def test_every_row_is_drawn_as_often():
+    table, like = frame(*[[None] * 10] * 4), {"diversity": {"selected": 3}}
+    times = np.zeros(10)
+    for seed in range(2000):
+        times += draw(table, ["diversity"], like, f"{seed} random/iter1")[0]["sparse"].to_numpy()
+    # Five standard deviations of a binomial draw.
+    assert abs(times - 600).max() < 5 * (2000 * 0.3 * 0.7) ** 0.5
