@@ -30,3 +30,4 @@ rule all:
     input:
         "<results>/summary.csv",
         expand("<results>/{version}/{file}.jsonl", version=VERSIONS[1:], file=["near_copies", "leaks"]),
+        expand("<results>/{version}/detection.json", version=VERSIONS[1:]) if "demo" in config else [],

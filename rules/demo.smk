@@ -49,3 +49,24 @@ if "demo" in config:
         shell:
             "{resources.python:q} scripts/demo/train_base_model.py --corpus {input.corpus} --seed {params.seed}"
             " --out {params.folder} --log {log}"
+
+    # No step reads this, as none reads the faults.
+    rule demo_detection:
+        input:
+            faults=rules.demo_world.output.faults,
+            seed="<results>/seed/dataset.jsonl",
+            selection="<results>/{version}/selection.parquet",
+        output:
+            "<results>/{version}/detection.json",
+        log:
+            "<results>/{version}/logs/demo_detection.log",
+        wildcard_constraints:
+            version=MADE,
+        localrule: True
+        conda:
+            env_file("driver")
+        resources:
+            python=python["driver"],
+        shell:
+            "{resources.python:q} scripts/demo/detection.py --faults {input.faults} --seed {input.seed}"
+            " --selection {input.selection} --out {output} --log {log}"

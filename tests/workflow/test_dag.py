@@ -107,6 +107,7 @@ def test_one_more_iteration_adds_only_that(demo_copy):
             "neighbors",
             "scores_shard",
             "scores",
+            "demo_detection",
             "summary",
         ],
         1,

@@ -49,6 +49,24 @@ def test_new_rows_that_repeat_others_are_listed(results):
         assert new.keys() <= {row["id"] for row in jsonl(folder / "dataset.jsonl")}, "listed, not dropped"
 
 
+def test_each_signal_finds_what_was_planted(results):
+    faults = {(line["instruction"], line["input"]): line["fault"] for line in jsonl(results / "world/faults.jsonl")}
+    rows = {row["id"]: row for row in jsonl(results / "seed/dataset.jsonl")}
+    fault = {identity: faults.get((row["instruction"], row["input"])) for identity, row in rows.items()}
+    said = json.loads((results / "middo/iter1/detection.json").read_text())
+    selection = pl.read_parquet(results / "middo/iter1/selection.parquet")
+    for axis, column, sought in (
+        ("complexity", "hard", {"hard"}),
+        ("diversity", "sparse", {"rare"}),
+        ("quality", "low", {"wrong", "unclear"}),
+    ):
+        chosen = selection.filter(column)["id"].to_list()
+        hits = sum(fault[identity] in sought for identity in chosen)
+        share = sum(found in sought for found in fault.values()) / len(rows)
+        assert said[axis]["lift"] == pytest.approx(hits / len(chosen) / share)
+        assert said[axis]["lift"] >= 3 and said[axis]["lift_interval"][0] > 1 and said[axis]["auroc"] > 0.6
+
+
 def test_auto_selects_10_to_20_percent_first_and_keeps_its_m(results):
     chosen = selected_by_numpy(results / "seed", results / "middo/iter1")
     assert 0.10 <= (chosen["hard"] | chosen["sparse"] | chosen["low"]).mean() <= 0.20
