@@ -114,6 +114,15 @@ def test_one_more_iteration_adds_only_that(demo_copy):
     )
 
 
+def test_controls_share_the_seed_version_and_need_no_signals(demo_copy):
+    axes = ["complexity", "diversity", "quality"]
+    strategies = [{"name": "middo", "axes": axes}, {"name": "random", "axes": axes, "like": "middo"}]
+    edit_config(demo_copy, "strategies", [*strategies, {"name": "none", "axes": []}])
+    edit_config(demo_copy, "iterations", 1)
+    made = ["select_rows", "refine", "assemble", "near_copies", "leaks", "demo_detection", "finetune", "evaluate"]
+    assert planned(demo_copy) == dict.fromkeys(made, 2) | {"summary": 1}
+
+
 def test_one_iteration_less_only_writes_the_summary(demo_copy):
     edit_config(demo_copy, "iterations", 2)
     assert planned(demo_copy) == {"summary": 1}
