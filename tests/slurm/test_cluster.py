@@ -14,6 +14,7 @@ import psutil
 import pytest
 from build_env import fingerprint
 from conftest import make_checkout, snakemake
+from polars.testing import assert_frame_equal
 from watched import Watched, slurm
 
 DEMO = ("--configfile", "config/demo.yaml")
@@ -238,6 +239,36 @@ def test_a_job_killed_for_its_memory_is_given_more(cluster, world):
     first, second = sorted(run.all("rule_base_losses_shard"), key=lambda job: int(job["JobId"]))
     assert "mem=150M" in first["TRES"] and first["JobState"] in ("OUT_OF_MEMORY", "FAILED", "CANCELLED"), first
     assert "mem=3000M" in second["TRES"] and second["JobState"] == "COMPLETED"
+
+
+def test_a_job_over_its_time_is_given_more_and_a_draining_node_no_more_jobs(cluster, world, demo):
+    target = "results/demo/seed/base_losses.parquet"
+    run = Watched(world, target, *DEMO)
+    job = run.wait("the losses are measured", lambda: run.running("rule_base_losses_shard"))
+    (measuring,) = run.wait("its program runs", lambda: _programs("base_losses_shard.py", world))
+    measuring.suspend()
+    slurm("scontrol", "update", f"nodename={job['NodeList']}", "state=drain", "reason=test")
+    slurm("scontrol", "update", f"jobid={job['JobId']}", "TimeLimit=1")
+    try:
+        run.finish(seconds=400)
+    finally:
+        slurm("scontrol", "update", f"nodename={job['NodeList']}", "state=resume")
+    first, second = sorted(run.all("rule_base_losses_shard"), key=lambda job: int(job["JobId"]))
+    assert first["JobState"] == "TIMEOUT" and second["JobState"] == "COMPLETED"
+    assert (second["TimeLimit"], second["NodeList"] != first["NodeList"]) == ("04:00:00", True)
+    ours, theirs = (pl.read_parquet(folder / target) for folder in (world, demo))
+    assert_frame_equal(ours, theirs, atol=1e-5, rtol=0)
+
+
+def _programs(name, folder):
+    """The processes that run a program of a checkout."""
+    return [p for p in psutil.process_iter() if _runs(p, name, folder)]
+
+
+def _runs(process, name, folder):
+    with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+        words = process.cmdline()
+        return len(words) > 1 and words[1].endswith(name) and process.cwd() == str(folder)
 
 
 def test_two_nodes_train_what_two_processes_on_one_do(cluster, world):
