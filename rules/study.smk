@@ -1,0 +1,67 @@
+# An experiment on the demo's world repeated in several worlds, with strategies to compare. Each world is an experiment of
+# its own, run by a Snakemake of its own: the rules of an experiment know one config.
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+
+from build_env import VENVS, is_built  # noqa: E402
+
+STUDY = config["study"]
+FIGURES = str(VENVS / "figures" / "bin" / "python")
+
+
+pathvars:
+    study=f"results/{STUDY['name']}",
+
+
+rule study:
+    input:
+        expand("<study>/seed{seed}.json", seed=STUDY["seeds"]),
+    output:
+        runs="<study>/runs.csv",
+        detection="<study>/detection.csv",
+        table="<study>/table.md",
+        accuracy="<study>/accuracy.png",
+        lift="<study>/lift.png",
+    log:
+        "<study>/logs/study.log",
+    localrule: True
+    conda:
+        "../envs/figures.yaml"
+    resources:
+        python=FIGURES,
+    shell:
+        "{resources.python:q} scripts/demo/study.py --seeds {input} --runs {output.runs}"
+        " --detection {output.detection} --table {output.table} --accuracy {output.accuracy} --lift {output.lift}"
+        " --log {log}"
+
+
+rule study_seed:
+    output:
+        "<study>/seed{seed}.json",
+    log:
+        "<study>/logs/seed{seed}.log",
+    localrule: True
+    threads: workflow.cores
+    resources:
+        python=sys.executable,
+    params:
+        base=STUDY["base"],
+        name=STUDY["name"],
+        iterations=STUDY["iterations"],
+        strategies=lambda wildcards: json.dumps(STUDY["strategies"]),
+    shell:
+        "{resources.python:q} scripts/demo/study_seed.py --base {params.base} --name {params.name} --seed {wildcards.seed}"
+        " --iterations {params.iterations} --strategies {params.strategies:q} --cores {threads} --out {output}"
+
+
+onstart:
+    builder = [sys.executable, f"{workflow.basedir}/scripts/build_env.py", "figures"]
+    if not is_built("figures") and subprocess.run(builder).returncode:
+        raise WorkflowError("The environment figures could not be built; see above.")

@@ -1,0 +1,184 @@
+"""Put the runs of a study into one table and two figures: does each signal find its fault, and does the loop pay?
+
+From the files of study_seed.py, one per world. Writes runs.csv (world, strategy, iteration, accuracy in percent) and
+detection.csv (world, version, axis, lift, AUROC, …), the raw numbers; table.md: per strategy the accuracy of the tuned
+model before the loop (init) and in the best iteration, over worlds mean ± standard deviation, and what the best one
+gained; per axis lift and AUROC in the first iteration with the 95 % interval of the mean (Student's t). The best
+iteration is that of a run's highest held-out accuracy, for the controls as for all others.
+
+    python scripts/demo/study.py --seeds seed1.json seed2.json --runs runs.csv --detection detection.csv \\
+        --table table.md --accuracy accuracy.png --lift lift.png
+"""
+
+import argparse
+import statistics
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import polars as pl
+
+from middo import program
+from middo.files import atomic, read_json, write_text
+from middo.program import say
+from middo.versions import SEED, iteration_of, strategy_of
+
+METHOD = "middo"
+# 97.5 % points of Student's t by degrees of freedom.
+T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+
+
+def arguments() -> argparse.ArgumentParser:
+    made = program.parser(__doc__)
+    made.add_argument("--seeds", type=Path, nargs="+", required=True, help="what study_seed.py wrote, one per world")
+    for name in ("runs", "detection", "table", "accuracy", "lift"):
+        made.add_argument(f"--{name}", type=Path, required=True, help=f"file to write: {name}")
+    return made
+
+
+def runs_of(seeds: list[dict[str, Any]]) -> pl.DataFrame:
+    """world, strategy, iteration, accuracy; the seed version is iteration 0 of every strategy."""
+    lines = []
+    for seed in seeds:
+        names = [line["version"] for line in seed["versions"]]
+        strategies = dict.fromkeys(strategy_of(name) for name in names if name != SEED)
+        for line in seed["versions"]:
+            of = strategies if line["version"] == SEED else [strategy_of(line["version"])]
+            lines += [(seed["seed"], strategy, iteration_of(line["version"]), line["accuracy"]) for strategy in of]
+    return pl.DataFrame(lines, schema=["world", "strategy", "iteration", "accuracy"], orient="row")
+
+
+def detection_of(seeds: list[dict[str, Any]]) -> pl.DataFrame:
+    """All that detection.json says of every version, with world, version, axis."""
+    lines = [
+        {"world": seed["seed"], **{key: value for key, value in line.items() if key != "lift_interval"}}
+        for seed in seeds
+        for line in seed["detection"]
+    ]
+    return pl.DataFrame(lines, infer_schema_length=None)
+
+
+def gains(runs: pl.DataFrame) -> pl.DataFrame:
+    """Per world and strategy: init, best (accuracy of the best iteration after it), gain."""
+    return (
+        runs.group_by("world", "strategy", maintain_order=True)
+        .agg(
+            init=pl.col("accuracy").filter(pl.col("iteration") == 0).first(),
+            best=pl.col("accuracy").filter(pl.col("iteration") > 0).max(),
+        )
+        .with_columns(gain=pl.col("best") - pl.col("init"))
+    )
+
+
+def mean_interval(values: list[float]) -> tuple[float, float, float]:
+    """Mean and the 95 % interval of the mean; of one value the value itself."""
+    mean = statistics.fmean(values)
+    if len(values) < 2:
+        return mean, mean, mean
+    half = T[len(values) - 1] * statistics.stdev(values) / len(values) ** 0.5
+    return mean, mean - half, mean + half
+
+
+def spread(values: list[float]) -> str:
+    """mean ± standard deviation."""
+    deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.1f}{deviation}"
+
+
+def table(found: pl.DataFrame, detection: pl.DataFrame) -> str:
+    """Both tables as Markdown."""
+    worlds = found["world"].n_unique()
+    lines = [f"Held-out accuracy in percent, {worlds} worlds, mean ± standard deviation:", ""]
+    lines += ["| strategy | init | best iteration | gain | middo's best above it |", "|---|---|---|---|---|"]
+    ours = dict(found.filter(pl.col("strategy") == METHOD).select("world", "best").iter_rows())
+    for (strategy,), group in found.group_by("strategy", maintain_order=True):
+        above = [ours[world] - best for world, best in group.select("world", "best").iter_rows() if world in ours]
+        ahead = spread(above) if strategy != METHOD and above else ""
+        columns = [spread(group[name].to_list()) for name in ("init", "best", "gain")]
+        lines.append(f"| {strategy} | {' | '.join(columns)} | {ahead} |")
+    lines += ["", "What the first selection finds, mean and 95 % interval of the mean:", ""]
+    lines += ["| axis | lift | AUROC |", "|---|---|---|"]
+    for (axis,), group in first_selections(detection).group_by("axis", maintain_order=True):
+        cells = [
+            "{:.2f} ({:.2f} to {:.2f})".format(*mean_interval(group[name].to_list())) for name in ("lift", "auroc")
+        ]
+        lines.append(f"| {axis} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def first_selections(detection: pl.DataFrame) -> pl.DataFrame:
+    """Detection in the method's first iteration."""
+    return detection.filter(pl.col("version") == f"{METHOD}/iter1")
+
+
+def draw_accuracy(runs: pl.DataFrame, path: Path) -> None:
+    """Accuracy against iteration: a line per strategy, its band one standard deviation over worlds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot(xlabel="iteration", ylabel="held-out accuracy (%)")
+    for (strategy,), group in runs.group_by("strategy", maintain_order=True):
+        means = group.group_by("iteration").agg(mean=pl.col("accuracy").mean(), sd=pl.col("accuracy").std())
+        means = means.with_columns(pl.col("sd").fill_null(0)).sort("iteration")
+        x, mean, sd = (means[name].to_numpy() for name in ("iteration", "mean", "sd"))
+        main = strategy in (METHOD, "random", "none")
+        (line,) = axes.plot(
+            x, mean, marker="o", linewidth=2 if main else 1, linestyle="-" if main else ":", label=strategy
+        )
+        if main:
+            axes.fill_between(x, mean - sd, mean + sd, color=line.get_color(), alpha=0.12)
+    axes.set_xticks(sorted(runs["iteration"].unique()))
+    axes.legend(frameon=False)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+
+
+def draw_lift(detection: pl.DataFrame, path: Path) -> None:
+    """Selected share and lift of each axis over the method's iterations: a point per world, a bar for the mean."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    ours = detection.filter(pl.col("version").str.starts_with(f"{METHOD}/"))
+    ours = ours.with_columns(
+        iteration=pl.col("version").str.extract(r"iter(\d+)$").cast(pl.Int64),
+        share=100 * pl.col("selected") / pl.col("rows"),
+    )
+    left, right = figure.subplots(1, 2)
+    names = sorted(ours["axis"].unique())
+    for place, name in enumerate(names):
+        for axes, column in ((left, "share"), (right, "lift")):
+            group = ours.filter(pl.col("axis") == name)
+            x = group["iteration"].to_numpy() + (place - 1) * 0.27
+            axes.plot(x, group[column].to_numpy(), "o", color=f"C{place}", markersize=3, alpha=0.6)
+            means = group.group_by("iteration").agg(pl.col(column).mean()).sort("iteration")
+            axes.bar(
+                means["iteration"] + (place - 1) * 0.27, means[column], 0.25, color=f"C{place}", alpha=0.4, label=name
+            )
+    left.set(xlabel="iteration", ylabel="rows selected (%)")
+    right.set(xlabel="iteration", ylabel="lift over a random draw")
+    right.axhline(1, color="grey", linewidth=0.8)
+    for axes in (left, right):
+        axes.set_xticks(sorted(ours["iteration"].unique()))
+    left.legend(frameon=False)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+
+
+def main(args: argparse.Namespace) -> None:
+    seeds = sorted((read_json(path) for path in args.seeds), key=lambda seed: seed["seed"])
+    runs, detection = runs_of(seeds), detection_of(seeds)
+    for frame, path in ((runs, args.runs), (detection, args.detection)):
+        with atomic(path) as temporary:
+            frame.write_csv(temporary)
+    text = table(gains(runs), detection)
+    write_text(args.table, text)
+    draw_accuracy(runs, args.accuracy)
+    draw_lift(detection, args.lift)
+    for line in text.splitlines():
+        say(line)
+
+
+if __name__ == "__main__":
+    program.run(main, arguments(), environment="figures")
