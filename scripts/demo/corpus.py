@@ -1,7 +1,7 @@
 """The pretraining text of the demo's base model: what is true in the little world, questions with answers, ratings.
 
-The base model shall know the world, be able to rate samples, and answer questions only so well that fine-tuning has
-something left to teach.
+The base model shall know the world and be able to rate samples, but answer most questions in a sentence, those of rare
+kinds nearly always: to say the answer alone is what fine-tuning has left to teach, kind by kind.
 """
 
 import random
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from demo.kinds import KINDS
 from demo.world import (
+    Question,
     World,
     answer,
     draw_hard_question,
@@ -26,13 +27,13 @@ END = "</s>\n"
 
 # Documents of each sort.
 STATEMENTS = 2000
-CHATS = 30000
-RATINGS = 10000
+CHATS = 40000
+RATINGS = 5000
 
 # The two wordings of each kind in which the base model meets questions; the seed dataset has all of them.
 CHAT_WORDINGS = (0, 1)
-# A kind that is rare in the seed is rare here too, against 1 for any other.
-RARE_SHARE = 0.05
+# Share of the chats in which the answer is a sentence.
+SENTENCES, SENTENCES_OF_RARE = 0.6, 0.8
 
 # Sorts of rated samples and how often they come; below, the lowest and highest rating by each aspect.
 SAMPLES = {
@@ -95,12 +96,18 @@ def _statements(world: World, rng: random.Random) -> Iterator[str]:
 
 
 def _chats(world: World, rng: random.Random) -> Iterator[str]:
-    weights = [RARE_SHARE if KINDS[kind].rare else 1 for kind in sorted(KINDS)]
-    for kind in rng.choices(sorted(KINDS), weights, k=CHATS):
+    for kind in rng.choices(sorted(KINDS), k=CHATS):
         question = draw_question(world, rng, kind)
         known = [wording for wording in training_wordings(world, question) if wording in CHAT_WORDINGS]
         if known:
-            yield chat(render(question, rng.choice(known), rng), answer(world, question))
+            yield chat(render(question, rng.choice(known), rng), _reply(world, rng, question))
+
+
+def _reply(world: World, rng: random.Random, question: Question) -> str:
+    kind, right = KINDS[question.kind], answer(world, question)
+    if rng.random() >= (SENTENCES_OF_RARE if kind.rare else SENTENCES):
+        return right
+    return kind.statements[0].format(**dict(zip(kind.places, question.data, strict=True)), answer=right)
 
 
 def _ratings(world: World, rng: random.Random, templates: dict[str, str]) -> Iterator[str]:

@@ -48,16 +48,16 @@ def _words(world: "World", rng: random.Random, fewest: int, most: int) -> str:
 
 
 def _two_numbers(world: "World", rng: random.Random) -> Data:
-    return str(rng.randint(1, 9)), str(rng.randint(1, 9))
+    return str(rng.randint(1, 5)), str(rng.randint(1, 5))
 
 
 def _falling_numbers(world: "World", rng: random.Random) -> Data:
-    a = rng.randint(2, 12)
+    a = rng.randint(2, 7)
     return str(a), str(rng.randint(1, a))
 
 
 def _different_numbers(world: "World", rng: random.Random) -> Data:
-    a, b = rng.sample(range(1, 21), 2)
+    a, b = rng.sample(range(1, 10), 2)
     return str(a), str(b)
 
 
@@ -268,7 +268,7 @@ KINDS: dict[str, Kind] = {
     ),
     "double": Kind(
         places=("a",),
-        draw=lambda world, rng: (str(rng.randint(1, 30)),),
+        draw=lambda world, rng: (str(rng.randint(1, 20)),),
         solve=lambda world, data: str(2 * int(data[0])),
         wordings=(
             "What is twice {a}?",
