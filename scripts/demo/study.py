@@ -26,7 +26,7 @@ from middo.program import say
 from middo.versions import SEED, iteration_of, strategy_of
 
 METHOD = "middo"
-# 97.5 % points of Student's t by degrees of freedom.
+# 97.5 % points of Student's t by degrees of freedom; beyond them the normal distribution's will do.
 T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 
 
@@ -77,7 +77,7 @@ def mean_interval(values: list[float]) -> tuple[float, float, float]:
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, mean, mean
-    half = T[len(values) - 1] * statistics.stdev(values) / len(values) ** 0.5
+    half = T.get(len(values) - 1, 1.96) * statistics.stdev(values) / len(values) ** 0.5
     return mean, mean - half, mean + half
 
 
