@@ -10,11 +10,13 @@ import time
 
 import psutil
 import pytest
+from checks import lacks_namespaces
 from conftest import ROOT
 
 from middo.sandbox import LIMITS, verdict
 
 SECONDS = 3.0
+pytestmark = pytest.mark.skipif(lacks_namespaces(), reason="this machine refuses namespaces (unshare)")
 
 
 @pytest.fixture(scope="module")
