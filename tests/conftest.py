@@ -75,3 +75,12 @@ def demo(tmp_path_factory):
 def demo_copy(demo, tmp_path):
     """A copy of the finished demo, times kept, that a test may change."""
     return shutil.copytree(demo, tmp_path / "copy", symlinks=True)
+
+
+@pytest.fixture
+def demo_world(demo, tmp_path):
+    """A checkout that has the demo's world and base model, and nothing else yet."""
+    folder = make_checkout(tmp_path / "world")
+    shutil.copytree(demo / "results/demo/world", folder / "results/demo/world")
+    shutil.copytree(demo / ".snakemake/metadata", folder / ".snakemake/metadata")
+    return folder

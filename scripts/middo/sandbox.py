@@ -32,6 +32,8 @@ LIMITS = {
     "files": 64,  # open at once
     "processes": 8,
 }
+# Where a program may write. Not /tmp: our interpreter may lie below it, and would be hidden.
+SCRATCH = "/middo-scratch"
 # What starting interpreter and sandbox may take on a busy machine.
 START_SECONDS = 20.0
 # User ids that no account has: each program gets one of its own, so that the bound on processes is its own too.
@@ -120,6 +122,7 @@ def _run(way: tuple[str, ...], sources: Sequence[str], seconds: float, equal: Pa
             "shown": _shown(),
             "user": None if way else _FIRST_USER + secrets.randbelow(_USERS),
             "limits": LIMITS,
+            "scratch": SCRATCH,
             "sources": list(sources),
             "equal": equal and str(equal.resolve()),
             "seconds": seconds,
@@ -148,7 +151,7 @@ def _environment() -> dict[str, str]:
     """All that a program sees of our environment: what its interpreter may need to start."""
     kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "LANG") if name in os.environ}
     # A thread per core would break the bound on processes.
-    return kept | {"HOME": "/tmp", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return kept | {"HOME": SCRATCH, "TMPDIR": SCRATCH, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 @cache

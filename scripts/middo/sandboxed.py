@@ -9,6 +9,7 @@ everything ends that lives in its namespace. Reads the request from standard inp
     shown   what can be read below it, at its own path; nothing else can
     user    user id to become; null keeps the one that the user namespace gives
     limits  bytes, files and processes that the program may have
+    scratch folder in which the program starts, the only one that it may write to
     sources Python sources, run one after another in one namespace of names; between them
     equal   file of OpenCompass whose type_aware_equal the later sources call, or null
     seconds wall clock for all sources
@@ -53,8 +54,8 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str |
     call("mount", texts[0], texts[1], texts[2], ctypes.c_ulong(flags), texts[3])
 
 
-def enter_root(root: str, shown: list[str], scratch_bytes: int, user: int | None) -> None:
-    """Make a file system of `shown`, which can only be read, and a scratch folder /tmp the only one; go to /tmp."""
+def enter_root(root: str, shown: list[str], scratch: str, scratch_bytes: int, user: int | None) -> None:
+    """Make a file system of `shown`, which can only be read, and `scratch` the only one; go to the latter."""
     mount("tmpfs", root, "tmpfs", 0, "mode=755,size=1m")
     for path in shown:
         target = root + path
@@ -65,15 +66,15 @@ def enter_root(root: str, shown: list[str], scratch_bytes: int, user: int | None
         if not os.path.exists(target):
             os.mkdir(target) if os.path.isdir(path) else open(target, "x").close()
         mount(path, target, None, MS_BIND | MS_REC)
-    os.mkdir(root + "/tmp")
+    os.mkdir(root + scratch)
     attributes = (ctypes.c_uint64 * 4)(MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID, 0, 0, 0)
     call("syscall", SYS_MOUNT_SETATTR, AT_FDCWD, root.encode(), AT_RECURSIVE, attributes, ctypes.sizeof(attributes))
     owner = "" if user is None else f",uid={user},gid={user}"
-    mount("tmpfs", root + "/tmp", "tmpfs", 2, f"mode=700,nr_inodes=1k,size={scratch_bytes}{owner}")
+    mount("tmpfs", root + scratch, "tmpfs", 2, f"mode=700,nr_inodes=1k,size={scratch_bytes}{owner}")
     os.chdir(root)
     call("pivot_root", b".", b".")
     call("umount2", b".", MNT_DETACH)
-    os.chdir("/tmp")
+    os.chdir(scratch)
 
 
 def check_namespaces(within: dict[str, str]) -> None:
@@ -140,7 +141,7 @@ def main() -> None:
     """Shut this process in, let a child run the program and write the verdict to standard output, wait for it."""
     request = json.load(sys.stdin)
     check_namespaces(request["within"])
-    enter_root(request["root"], request["shown"], request["limits"]["scratch"], request["user"])
+    enter_root(request["root"], request["shown"], request["scratch"], request["limits"]["scratch"], request["user"])
     child = os.fork()
     if child == 0:
         give_up_rights(request["user"])

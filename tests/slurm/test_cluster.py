@@ -223,29 +223,20 @@ def _comments(run):
     return {job["Comment"] for job in run.jobs.values()}
 
 
-@pytest.fixture
-def world(demo, tmp_path):
-    """A checkout that has the demo's world and base model, and nothing else yet."""
-    folder = make_checkout(tmp_path / "checkout")
-    shutil.copytree(demo / "results/demo/world", folder / "results/demo/world")
-    shutil.copytree(demo / ".snakemake/metadata", folder / ".snakemake/metadata")
-    return folder
-
-
-def test_a_job_killed_for_its_memory_is_given_more(cluster, world):
+def test_a_job_killed_for_its_memory_is_given_more(cluster, demo_world):
     memory = "base_losses_shard:mem_mb=150 if attempt == 1 else 3000"
-    run = Watched(world, "results/demo/seed/base_losses.parquet", *DEMO, "--set-resources", memory)
+    run = Watched(demo_world, "results/demo/seed/base_losses.parquet", *DEMO, "--set-resources", memory)
     run.finish(seconds=300)
     first, second = sorted(run.all("rule_base_losses_shard"), key=lambda job: int(job["JobId"]))
     assert "mem=150M" in first["TRES"] and first["JobState"] in ("OUT_OF_MEMORY", "FAILED", "CANCELLED"), first
     assert "mem=3000M" in second["TRES"] and second["JobState"] == "COMPLETED"
 
 
-def test_a_job_over_its_time_is_given_more_and_a_draining_node_no_more_jobs(cluster, world, demo):
+def test_a_job_over_its_time_is_given_more_and_a_draining_node_no_more_jobs(cluster, demo_world, demo):
     target = "results/demo/seed/base_losses.parquet"
-    run = Watched(world, target, *DEMO)
+    run = Watched(demo_world, target, *DEMO)
     job = run.wait("the losses are measured", lambda: run.running("rule_base_losses_shard"))
-    (measuring,) = run.wait("its program runs", lambda: _programs("base_losses_shard.py", world))
+    (measuring,) = run.wait("its program runs", lambda: _programs("base_losses_shard.py", demo_world))
     measuring.suspend()
     slurm("scontrol", "update", f"nodename={job['NodeList']}", "state=drain", "reason=test")
     slurm("scontrol", "update", f"jobid={job['JobId']}", "TimeLimit=1")
@@ -256,7 +247,7 @@ def test_a_job_over_its_time_is_given_more_and_a_draining_node_no_more_jobs(clus
     first, second = sorted(run.all("rule_base_losses_shard"), key=lambda job: int(job["JobId"]))
     assert first["JobState"] == "TIMEOUT" and second["JobState"] == "COMPLETED"
     assert (second["TimeLimit"], second["NodeList"] != first["NodeList"]) == ("04:00:00", True)
-    ours, theirs = (pl.read_parquet(folder / target) for folder in (world, demo))
+    ours, theirs = (pl.read_parquet(folder / target) for folder in (demo_world, demo))
     assert_frame_equal(ours, theirs, atol=1e-5, rtol=0)
 
 
@@ -271,20 +262,20 @@ def _runs(process, name, folder):
         return len(words) > 1 and words[1].endswith(name) and process.cwd() == str(folder)
 
 
-def test_two_nodes_train_what_two_processes_on_one_do(cluster, world):
+def test_two_nodes_train_what_two_processes_on_one_do(cluster, demo_world):
     target = "results/demo/seed/checkpoint.sha256"
-    edit(world / "config/demo.yaml", "processes: 1", "processes: 1\n  nodes: 2")
+    edit(demo_world / "config/demo.yaml", "processes: 1", "processes: 1\n  nodes: 2")
     # One thread for each process: the number of threads shapes the last bits.
-    run = Watched(world, target, *DEMO, "--set-threads", "finetune=1")
+    run = Watched(demo_world, target, *DEMO, "--set-threads", "finetune=1")
     run.finish(seconds=400)
     (job,) = run.all("rule_finetune")
     assert job["NumNodes"] == "2" and job["NumTasks"] == "2" and job["JobState"] == "COMPLETED"
-    over_nodes = (world / target).read_bytes()
-    shutil.rmtree(world / "results/demo/seed")
-    edit(world / "config/demo.yaml", "processes: 1\n  nodes: 2", "processes: 2")
-    snakemake(world, target, *DEMO, "--cores", "2", "--set-threads", "finetune=2")
-    assert (world / target).read_bytes() == over_nodes
-    report = json.loads((world / "results/demo/seed/finetune.json").read_text())
+    over_nodes = (demo_world / target).read_bytes()
+    shutil.rmtree(demo_world / "results/demo/seed")
+    edit(demo_world / "config/demo.yaml", "processes: 1\n  nodes: 2", "processes: 2")
+    snakemake(demo_world, target, *DEMO, "--cores", "2", "--set-threads", "finetune=2")
+    assert (demo_world / target).read_bytes() == over_nodes
+    report = json.loads((demo_world / "results/demo/seed/finetune.json").read_text())
     assert report["steps"] == 25 and report["rows_per_update"] == 16
 
 

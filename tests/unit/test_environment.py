@@ -50,7 +50,7 @@ def test_an_environment_without_its_interpreter_is_built_again(tmp_path, monkeyp
 
 
 def test_an_unknown_environment_is_named():
-    with pytest.raises(UserError, match="no environment 'gpu'.* Known: driver, evaluate"):
+    with pytest.raises(UserError, match="no environment 'gpu'.* Known: describe, driver, evaluate"):
         pins("gpu")
 
 

@@ -10,11 +10,13 @@ import time
 
 import psutil
 import pytest
+from checks import lacks_namespaces
 from conftest import ROOT
 
 from middo.sandbox import LIMITS, verdict
 
 SECONDS = 3.0
+pytestmark = pytest.mark.skipif(lacks_namespaces(), reason="this machine refuses namespaces (unshare)")
 
 
 @pytest.fixture(scope="module")
@@ -142,3 +144,12 @@ def test_a_machine_that_does_not_isolate_is_found_out(lacking, tmp_path):
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, env=environment, capture_output=True)
     assert done.returncode and b"cannot be isolated" in done.stderr
+
+
+def test_an_interpreter_below_tmp_has_it_too(tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    code = 'from middo.sandbox import verdict; print(verdict([\'open("x", "w").write("y")\'], 5))'
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "scripts")}
+    command = [tmp_path / "venv/bin/python", "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.stdout == "pass\n", done.stderr

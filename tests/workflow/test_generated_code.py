@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from checks import lacks_namespaces
 from conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -93,6 +94,7 @@ def fitted(programs, folder, listener):
     return programs
 
 
+@pytest.mark.skipif(lacks_namespaces(), reason="this machine refuses namespaces (unshare)")
 def test_hostile_programs_get_nothing_and_honest_ones_their_due(tmp_path, listener):
     checkpoint(tmp_path)
     # A hostile one first and between all others.
