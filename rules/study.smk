@@ -4,6 +4,7 @@
 import json
 import subprocess
 import sys
+from glob import glob
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -43,6 +44,12 @@ rule study:
 
 
 rule study_seed:
+    input:
+        # Whatever a run may depend on: the Snakemake of the world knows which of its steps a change invalidates.
+        base=STUDY["base"],
+        code=["Snakefile", "config/config.yaml", *sorted(glob("config/prompts/*.md"))],
+        rules=sorted(glob("rules/*.smk")),
+        scripts=sorted(glob("scripts/**/*.py", recursive=True)),
     output:
         "<study>/seed{seed}.json",
     log:
@@ -52,13 +59,12 @@ rule study_seed:
     resources:
         python=sys.executable,
     params:
-        base=STUDY["base"],
         name=STUDY["name"],
         iterations=STUDY["iterations"],
         strategies=lambda wildcards: json.dumps(STUDY["strategies"]),
     shell:
-        "{resources.python:q} scripts/demo/study_seed.py --base {params.base} --name {params.name} --seed {wildcards.seed}"
-        " --iterations {params.iterations} --strategies {params.strategies:q} --cores {threads} --out {output}"
+        "{resources.python:q} scripts/demo/study_seed.py --base {input.base} --name {params.name} --seed {wildcards.seed}"
+        " --iterations {params.iterations} --strategies {params.strategies:q} --cores {threads} --out {output} --log {log}"
 
 
 onstart:

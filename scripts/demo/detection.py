@@ -52,7 +52,7 @@ def interval(hits: int, drawn: int) -> tuple[float, float]:
     share, weight = hits / drawn, Z**2 / drawn
     middle = (share + weight / 2) / (1 + weight)
     half = Z / (1 + weight) * (share * (1 - share) / drawn + weight / (4 * drawn)) ** 0.5
-    return middle - half, middle + half
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def strength(selection: pl.DataFrame, axis: str) -> pl.Series:

@@ -2,9 +2,9 @@
 
 From the files of study_seed.py, one per world. Writes runs.csv (world, strategy, iteration, accuracy in percent) and
 detection.csv (world, version, axis, lift, AUROC, …), the raw numbers; table.md: per strategy the accuracy of the tuned
-model before the loop (init) and in the best iteration, over worlds mean ± standard deviation, and what the best one
-gained; per axis lift and AUROC in the first iteration with the 95 % interval of the mean (Student's t). The best
-iteration is that of a run's highest held-out accuracy, for the controls as for all others.
+model before the loop (init) and in each iteration, over worlds mean ± standard deviation, what the best iteration
+gained and what the method's best is above it, both world by world; per axis lift and AUROC in the first iteration with
+the 95 % interval of the mean (Student's t). The best iteration of a strategy is the same in all worlds.
 
     python scripts/demo/study.py --seeds seed1.json seed2.json --runs runs.csv --detection detection.csv \\
         --table table.md --accuracy accuracy.png --lift lift.png
@@ -60,16 +60,22 @@ def detection_of(seeds: list[dict[str, Any]]) -> pl.DataFrame:
     return pl.DataFrame(lines, infer_schema_length=None)
 
 
-def gains(runs: pl.DataFrame) -> pl.DataFrame:
-    """Per world and strategy: init, best (accuracy of the best iteration after it), gain."""
-    return (
-        runs.group_by("world", "strategy", maintain_order=True)
-        .agg(
-            init=pl.col("accuracy").filter(pl.col("iteration") == 0).first(),
-            best=pl.col("accuracy").filter(pl.col("iteration") > 0).max(),
-        )
-        .with_columns(gain=pl.col("best") - pl.col("init"))
+def best_iterations(runs: pl.DataFrame) -> dict[str, int]:
+    """Of each strategy the iteration after the seed with the highest mean accuracy; of equal ones the first.
+
+    One for all worlds: the best of each world by itself would count luck as gain.
+    """
+    means = runs.filter(pl.col("iteration") > 0).group_by("strategy", "iteration").agg(pl.col("accuracy").mean())
+    ordered = means.sort(["accuracy", "iteration"], descending=[True, False])
+    return dict(
+        ordered.unique("strategy", keep="first", maintain_order=True).select("strategy", "iteration").iter_rows()
     )
+
+
+def at(runs: pl.DataFrame, strategy: str, iteration: int) -> list[float]:
+    """Accuracy of a strategy's iteration in each world, in the order of the worlds."""
+    found = runs.filter((pl.col("strategy") == strategy) & (pl.col("iteration") == iteration))
+    return found.sort("world")["accuracy"].to_list()
 
 
 def mean_interval(values: list[float]) -> tuple[float, float, float]:
@@ -87,25 +93,48 @@ def spread(values: list[float]) -> str:
     return f"{statistics.fmean(values):.1f}{deviation}"
 
 
-def table(found: pl.DataFrame, detection: pl.DataFrame) -> str:
-    """Both tables as Markdown."""
-    worlds = found["world"].n_unique()
-    lines = [f"Held-out accuracy in percent, {worlds} worlds, mean ± standard deviation:", ""]
-    lines += ["| strategy | init | best iteration | gain | middo's best above it |", "|---|---|---|---|---|"]
-    ours = dict(found.filter(pl.col("strategy") == METHOD).select("world", "best").iter_rows())
-    for (strategy,), group in found.group_by("strategy", maintain_order=True):
-        above = [ours[world] - best for world, best in group.select("world", "best").iter_rows() if world in ours]
-        ahead = spread(above) if strategy != METHOD and above else ""
-        columns = [spread(group[name].to_list()) for name in ("init", "best", "gain")]
-        lines.append(f"| {strategy} | {' | '.join(columns)} | {ahead} |")
-    lines += ["", "What the first selection finds, mean and 95 % interval of the mean:", ""]
-    lines += ["| axis | lift | AUROC |", "|---|---|---|"]
+def differences(left: list[float], right: list[float]) -> list[float]:
+    """Left minus right, world by world."""
+    return [a - b for a, b in zip(left, right, strict=True)]
+
+
+def accuracy_table(runs: pl.DataFrame) -> list[str]:
+    """Per strategy the accuracy of each iteration, the best's gain over init, how far the method's best is above."""
+    worlds, iterations = runs["world"].n_unique(), sorted(runs["iteration"].unique())
+    best = best_iterations(runs)
+    ours = at(runs, METHOD, best[METHOD])
+    lines = [f"Held-out accuracy in percent, {worlds} worlds, mean ± standard deviation over worlds:", ""]
+    names = ["init", *(f"iter{number}" for number in iterations[1:])]
+    lines += [
+        f"| strategy | {' | '.join(names)} | best − init | {METHOD}'s best − best |",
+        "|---" * (len(names) + 3) + "|",
+    ]
+    for strategy in runs["strategy"].unique(maintain_order=True):
+        means = [spread(at(runs, strategy, number)) for number in iterations]
+        means[best[strategy]] = f"**{means[best[strategy]]}**"
+        values = at(runs, strategy, best[strategy])
+        ahead = spread(differences(ours, values)) if strategy != METHOD else ""
+        gain = spread(differences(values, at(runs, strategy, 0)))
+        lines.append(f"| {strategy} | {' | '.join(means)} | {gain} | {ahead} |")
+    return lines
+
+
+def detection_table(detection: pl.DataFrame) -> list[str]:
+    """Per axis lift and AUROC of the method's first selection; worlds in which an axis selected nothing have none."""
+    lines = ["What the first selection finds, mean and 95 % interval of the mean:", ""]
+    lines += ["| axis | worlds | rows selected | lift | AUROC |", "|---|---|---|---|---|"]
     for (axis,), group in first_selections(detection).group_by("axis", maintain_order=True):
-        cells = [
+        lift, area = (
             "{:.2f} ({:.2f} to {:.2f})".format(*mean_interval(group[name].to_list())) for name in ("lift", "auroc")
-        ]
-        lines.append(f"| {axis} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        )
+        share = spread((100 * group["selected"] / group["rows"]).to_list())
+        lines.append(f"| {axis} | {group.height} | {share} % | {lift} | {area} |")
+    return lines
+
+
+def table(runs: pl.DataFrame, detection: pl.DataFrame) -> str:
+    """Both tables as Markdown."""
+    return "\n".join([*accuracy_table(runs), "", *detection_table(detection)]) + "\n"
 
 
 def first_selections(detection: pl.DataFrame) -> pl.DataFrame:
@@ -172,7 +201,7 @@ def main(args: argparse.Namespace) -> None:
     for frame, path in ((runs, args.runs), (detection, args.detection)):
         with atomic(path) as temporary:
             frame.write_csv(temporary)
-    text = table(gains(runs), detection)
+    text = table(runs, detection)
     write_text(args.table, text)
     draw_accuracy(runs, args.accuracy)
     draw_lift(detection, args.lift)

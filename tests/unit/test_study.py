@@ -7,7 +7,7 @@ import sys
 import polars as pl
 import yaml
 from conftest import ROOT
-from demo.study import detection_of, gains, mean_interval, runs_of, spread, table
+from demo.study import accuracy_table, best_iterations, detection_of, detection_table, mean_interval, runs_of, spread
 from demo.study_seed import collect, config_for
 
 from middo.config import FOLDER, check_config, load_yaml
@@ -21,6 +21,7 @@ SEEDS = [
             {"version": "middo/iter1", "accuracy": 40.0 + seed},
             {"version": "middo/iter2", "accuracy": 38.0},
             {"version": "random/iter1", "accuracy": 33.0 + 2 * seed},
+            {"version": "random/iter2", "accuracy": 33.0 + seed},
         ],
         "detection": [
             {
@@ -38,21 +39,26 @@ SEEDS = [
 ]
 
 
-def test_gains_are_against_the_seed_version_of_the_same_world():
-    found = gains(runs_of(SEEDS)).filter(pl.col("world") == 3)
-    assert found.select("strategy", "init", "best", "gain").rows() == [
-        ("middo", 33.0, 43.0, 10.0),
-        ("random", 33.0, 39.0, 6.0),
-    ]
+def test_the_best_iteration_is_one_for_all_worlds():
+    # middo's iter2 is better in the first world alone, its iter1 in the mean.
+    seeds = [seed | {"versions": [dict(line) for line in seed["versions"]]} for seed in SEEDS]
+    seeds[0]["versions"][2]["accuracy"] = 45.0
+    assert best_iterations(runs_of(seeds)) == {"middo": 1, "random": 1}
+
+
+def test_of_equally_good_iterations_the_first_is_best():
+    versions = [{"version": name, "accuracy": 30.0} for name in ("seed", "middo/iter1", "middo/iter2")]
+    assert best_iterations(runs_of([{"seed": 1, "versions": versions}])) == {"middo": 1}
 
 
 def test_the_table_says_mean_and_spread_over_worlds():
-    text = table(gains(runs_of(SEEDS)), detection_of(SEEDS))
-    assert "| middo | 32.0 ± 1.0 | 42.0 ± 1.0 | 10.0 ± 0.0 |  |" in text
+    lines = accuracy_table(runs_of(SEEDS))
+    assert "| middo | 32.0 ± 1.0 | **42.0 ± 1.0** | 38.0 ± 0.0 | 10.0 ± 0.0 |  |" in lines
     # 41, 42, 43 against 35, 37, 39.
-    assert "| random | 32.0 ± 1.0 | 37.0 ± 2.0 | 5.0 ± 1.0 | 5.0 ± 1.0 |" in text
-    # t with two degrees of freedom, 4.303 / sqrt(3) = 2.48.
-    assert "| quality | 5.00 (2.52 to 7.48) | 0.70 (0.70 to 0.70) |" in text
+    assert "| random | 32.0 ± 1.0 | **37.0 ± 2.0** | 35.0 ± 1.0 | 5.0 ± 1.0 | 5.0 ± 1.0 |" in lines
+    # Lifts 4, 5, 6; t with two degrees of freedom: 4.303 / sqrt(3) = 2.48.
+    shown = "| quality | 3 | 10.0 ± 0.0 % | 5.00 (2.52 to 7.48) | 0.70 (0.70 to 0.70) |"
+    assert shown in detection_table(detection_of(SEEDS))
 
 
 def test_one_world_has_no_spread():
@@ -71,7 +77,7 @@ def test_figures_are_drawn(tmp_path):
     for name in ("accuracy", "lift"):
         drawn = outputs[name].read_bytes()
         assert drawn.startswith(b"\x89PNG") and len(drawn) > 10_000
-    assert pl.read_csv(outputs["runs"]).height == 3 * 5
+    assert pl.read_csv(outputs["runs"]).height == 3 * 6
 
 
 def test_a_world_gets_a_config_of_its_own():
