@@ -32,6 +32,7 @@ def arguments() -> argparse.ArgumentParser:
     made.add_argument("--iterations", type=int, required=True, help="how often the loop is closed")
     made.add_argument("--strategies", type=json.loads, required=True, help="what is compared, as in a config")
     made.add_argument("--cores", type=int, required=True, help="cores of the run")
+    made.add_argument("--conda", action="store_true", help="take the environments from conda")
     made.add_argument("--out", type=Path, required=True, help="JSON file to write")
     return made
 
@@ -64,10 +65,13 @@ def main(args: argparse.Namespace) -> None:
     config = config_for(base, experiment, args.seed, args.iterations, args.strategies)
     path = args.out.with_suffix(".yaml")
     write_text(path, yaml.safe_dump(config, sort_keys=False))
+    say(f"world {args.seed} runs; its messages go to {args.log}")
     # The lock of the run that started this one covers it.
     command = [sys.executable, "-m", "snakemake", "--configfile", path, "--cores", str(args.cores), "--nolock"]
-    if subprocess.run(command).returncode:
-        raise UserError(f"The run in world {args.seed} has failed; its messages stand above. Start again to go on.")
+    if subprocess.run([*command, *(["--sdm", "conda"] if args.conda else [])]).returncode:
+        raise UserError(
+            f"The run in world {args.seed} has failed; its messages stand in {args.log}. Start again to go on."
+        )
     versions, detection = collect(Path("results") / experiment)
     write_json(args.out, {"seed": args.seed, "versions": versions, "detection": detection})
     say(f"world {args.seed} is measured")

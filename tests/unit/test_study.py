@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import polars as pl
+import pytest
 import yaml
 from conftest import ROOT
 from demo.study import accuracy_table, best_iterations, detection_of, detection_table, mean_interval, runs_of, spread
@@ -107,3 +108,20 @@ def test_a_dry_run_plans_a_job_per_world():
     command = [sys.executable, "-m", "snakemake", "--configfile", "config/demo-study.yaml", "-n"]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "study_seed        5" in shown
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"base": "config/nowhere.yaml"}, "there is no config/nowhere.yaml"),
+        ({"worlds": [1]}, "study: missing or unknown: worlds"),
+        ({"strategies": [{"name": "none", "axes": []}]}, "one must be middo"),
+    ],
+)
+def test_a_config_that_is_no_study_is_refused(tmp_path, change, said):
+    config = tmp_path / "study.yaml"
+    config.write_text(yaml.safe_dump({"study": load_yaml(FOLDER / "demo-study.yaml")["study"] | change}))
+    command = [sys.executable, "-m", "snakemake", "--configfile", config, "-n"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    shown = done.stdout + done.stderr
+    assert done.returncode and said in shown and "Traceback" not in shown
