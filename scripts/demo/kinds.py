@@ -31,7 +31,10 @@ PLACES = {
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of question. `fact`: it asks for a fact out of a fixed list, known however it is worded."""
+    """One kind of question. `fact`: it asks for a fact out of a fixed list, known however it is worded.
+
+    The first of `statements` is the sentence in which the base model answers. Those of common kinds begin with "The".
+    """
 
     places: tuple[str, ...]
     draw: Callable[["World", random.Random], Data]

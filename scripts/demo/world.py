@@ -47,7 +47,7 @@ HELDOUT_SHARE = 0.15
 
 
 def make_world(seed: int) -> World:
-    """The world with this number: some nouns, pairs of opposites, thirty invented countries with their capitals."""
+    """The world with this number: some nouns, pairs of opposites, eighteen invented countries with their capitals."""
     rng = random.Random(f"world {seed}")
     nouns = {noun: NOUNS[noun] for noun in rng.sample(sorted(NOUNS), 24)}
     pairs = [(word, OPPOSITES[word]) for word in rng.sample(sorted(OPPOSITES), 12)]
