@@ -87,6 +87,11 @@ def mean_interval(values: list[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
+def within_one(values: tuple[float, float, float]) -> list[float]:
+    """What the interval leaves of the range of an AUROC, which Student's t does not know of."""
+    return [min(1.0, value) for value in values]
+
+
 def spread(values: list[float]) -> str:
     """mean ± standard deviation."""
     deviation = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
@@ -124,11 +129,10 @@ def detection_table(detection: pl.DataFrame) -> list[str]:
     lines = ["What the first selection finds, mean and 95 % interval of the mean:", ""]
     lines += ["| axis | worlds | rows selected | lift | AUROC |", "|---|---|---|---|---|"]
     for (axis,), group in first_selections(detection).group_by("axis", maintain_order=True):
-        lift, area = (
-            "{:.2f} ({:.2f} to {:.2f})".format(*mean_interval(group[name].to_list())) for name in ("lift", "auroc")
-        )
+        lift, area = (mean_interval(group[name].to_list()) for name in ("lift", "auroc"))
+        cells = ["{:.2f} ({:.2f} to {:.2f})".format(*lift), "{:.2f} ({:.2f} to {:.2f})".format(*within_one(area))]
         share = spread((100 * group["selected"] / group["rows"]).to_list())
-        lines.append(f"| {axis} | {group.height} | {share} % | {lift} | {area} |")
+        lines.append(f"| {axis} | {group.height} | {share} % | {' | '.join(cells)} |")
     return lines
 
 
@@ -143,22 +147,29 @@ def first_selections(detection: pl.DataFrame) -> pl.DataFrame:
 
 
 def draw_accuracy(runs: pl.DataFrame, path: Path) -> None:
-    """Accuracy against iteration: a line per strategy, its band one standard deviation over worlds."""
+    """Mean accuracy against iteration, a line per strategy.
+
+    Bands: the standard deviation over worlds of the gain since init, for worlds differ in how hard they are.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot(xlabel="iteration", ylabel="held-out accuracy (%)")
-    for (strategy,), group in runs.group_by("strategy", maintain_order=True):
-        means = group.group_by("iteration").agg(mean=pl.col("accuracy").mean(), sd=pl.col("accuracy").std())
-        means = means.with_columns(pl.col("sd").fill_null(0)).sort("iteration")
-        x, mean, sd = (means[name].to_numpy() for name in ("iteration", "mean", "sd"))
+    iterations = sorted(runs["iteration"].unique())
+    for strategy in runs["strategy"].unique(maintain_order=True):
+        init = at(runs, strategy, 0)
+        means = [statistics.fmean(at(runs, strategy, number)) for number in iterations]
+        gains = [differences(at(runs, strategy, number), init) for number in iterations]
         main = strategy in (METHOD, "random", "none")
         (line,) = axes.plot(
-            x, mean, marker="o", linewidth=2 if main else 1, linestyle="-" if main else ":", label=strategy
+            iterations, means, marker="o", linewidth=2 if main else 1, linestyle="-" if main else ":", label=strategy
         )
-        if main:
-            axes.fill_between(x, mean - sd, mean + sd, color=line.get_color(), alpha=0.12)
-    axes.set_xticks(sorted(runs["iteration"].unique()))
+        if main and len(init) > 1:
+            low, high = (
+                [m + sign * statistics.stdev(g) for m, g in zip(means, gains, strict=True)] for sign in (-1, 1)
+            )
+            axes.fill_between(iterations, low, high, color=line.get_color(), alpha=0.15)
+    axes.set_xticks(iterations)
     axes.legend(frameon=False)
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
@@ -190,7 +201,7 @@ def draw_lift(detection: pl.DataFrame, path: Path) -> None:
     right.axhline(1, color="grey", linewidth=0.8)
     for axes in (left, right):
         axes.set_xticks(sorted(ours["iteration"].unique()))
-    left.legend(frameon=False)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=len(names), frameon=False)
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)
 

@@ -13,7 +13,7 @@ from demo.study_seed import collect, config_for
 
 from middo.config import FOLDER, check_config, load_yaml
 
-SELECTED = {"axis": "quality", "rows": 100, "selected": 10}
+MEASURED = ROOT / "tests/benchmarks/demo-study"
 SEEDS = [
     {
         "seed": seed,
@@ -125,3 +125,13 @@ def test_a_config_that_is_no_study_is_refused(tmp_path, change, said):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     shown = done.stdout + done.stderr
     assert done.returncode and said in shown and "Traceback" not in shown
+
+
+def test_the_readme_shows_the_tables_of_the_numbers_beside_its_figures():
+    runs, detection = (pl.read_csv(MEASURED / f"{name}.csv") for name in ("runs", "detection"))
+    shown = (ROOT / "README.md").read_text()
+    for line in [*accuracy_table(runs), *detection_table(detection)]:
+        assert line in shown
+    study = load_yaml(FOLDER / "demo-study.yaml")["study"]
+    assert runs["world"].unique().sort().to_list() == sorted(study["seeds"])
+    assert set(runs["strategy"]) == {strategy["name"] for strategy in study["strategies"]}
