@@ -14,20 +14,30 @@ min_version("9.27")
 configfile: "config/config.yaml"
 
 
-include: "rules/common.smk"
-include: "rules/demo.smk"
-include: "rules/data.smk"
-include: "rules/train.smk"
-include: "rules/diagnose.smk"
-include: "rules/refine.smk"
-include: "rules/evaluate.smk"
-include: "rules/report.smk"
-include: "rules/describe.smk"
+if "study" in config:
 
+    include: "rules/study.smk"
 
-rule all:
-    default_target: True
-    input:
-        "<results>/summary.csv",
-        expand("<results>/{version}/{file}.jsonl", version=VERSIONS[1:], file=["near_copies", "leaks"]),
-        expand("<results>/{version}/detection.json", version=VERSIONS[1:]) if "demo" in config else [],
+    rule all:
+        default_target: True
+        input:
+            rules.study.output,
+
+else:
+
+    include: "rules/common.smk"
+    include: "rules/demo.smk"
+    include: "rules/data.smk"
+    include: "rules/train.smk"
+    include: "rules/diagnose.smk"
+    include: "rules/refine.smk"
+    include: "rules/evaluate.smk"
+    include: "rules/report.smk"
+    include: "rules/describe.smk"
+
+    rule all:
+        default_target: True
+        input:
+            "<results>/summary.csv",
+            expand("<results>/{version}/{file}.jsonl", version=VERSIONS[1:], file=["near_copies", "leaks"]),
+            expand("<results>/{version}/detection.json", version=VERSIONS[1:]) if "demo" in config else [],

@@ -15,7 +15,7 @@ settings.load_profile("patient")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
-ENVIRONMENTS = ["train", "score-cpu", "neighbors", "refine", "evaluate", "describe"]
+ENVIRONMENTS = ["train", "score-cpu", "neighbors", "refine", "evaluate", "describe", "figures"]
 
 os.environ |= {
     "HF_HUB_OFFLINE": "1",

@@ -1,7 +1,8 @@
 """The pretraining text of the demo's base model: what is true in the little world, questions with answers, ratings.
 
-The base model shall know the world, be able to rate samples, and answer questions only so well that fine-tuning has
-something left to teach.
+The base model shall know the world and be able to rate samples, but answer most questions in a sentence: to say the
+answer alone is what fine-tuning has left to teach. The sentences of common kinds start alike, those of each rare kind
+in their own way (kinds.py), so that what a model learns from common rows does not carry over to rare kinds.
 """
 
 import random
@@ -9,13 +10,12 @@ from collections.abc import Iterator
 
 from demo.kinds import KINDS
 from demo.world import (
+    Question,
     World,
     answer,
     draw_hard_question,
     draw_question,
-    render,
     render_unclear,
-    training_wordings,
     word_question,
 )
 
@@ -26,13 +26,14 @@ END = "</s>\n"
 
 # Documents of each sort.
 STATEMENTS = 2000
-CHATS = 30000
-RATINGS = 10000
+CHATS = 40000
+RATINGS = 5000
 
-# The two wordings of each kind in which the base model meets questions; the seed dataset has all of them.
-CHAT_WORDINGS = (0, 1)
-# A kind that is rare in the seed is rare here too, against 1 for any other.
-RARE_SHARE = 0.05
+# Share of the chats in which the answer is a sentence, the first of its kind's statements.
+SENTENCES, SENTENCES_OF_RARE = 0.6, 0.7
+
+# Share of the wrong answers that are answers to something else.
+OFF_TOPIC = 0.5
 
 # Sorts of rated samples and how often they come; below, the lowest and highest rating by each aspect.
 SAMPLES = {
@@ -62,9 +63,12 @@ def corpus(world: World, rng: random.Random, templates: dict[str, str]) -> list[
 
 
 def wrong_answer(world: World, rng: random.Random, kind: str, data: tuple[str, ...], right: str) -> str:
-    """A plausible mistake: another word of the list, an order not reversed, another fact, a number near by."""
+    """The answer to a question of another kind, or a plausible mistake: a near number, another fact, a wrong order."""
     while True:
-        if kind == "pick":
+        if rng.random() < OFF_TOPIC:
+            other = rng.choice([other for other in sorted(KINDS) if other != kind])
+            wrong = KINDS[other].solve(world, KINDS[other].draw(world, rng))
+        elif kind == "pick":
             wrong = rng.choice(data[1].split())
         elif kind == "reverse":
             words = data[0].split()
@@ -95,12 +99,16 @@ def _statements(world: World, rng: random.Random) -> Iterator[str]:
 
 
 def _chats(world: World, rng: random.Random) -> Iterator[str]:
-    weights = [RARE_SHARE if KINDS[kind].rare else 1 for kind in sorted(KINDS)]
-    for kind in rng.choices(sorted(KINDS), weights, k=CHATS):
+    for kind in rng.choices(sorted(KINDS), k=CHATS):
         question = draw_question(world, rng, kind)
-        known = [wording for wording in training_wordings(world, question) if wording in CHAT_WORDINGS]
-        if known:
-            yield chat(render(question, rng.choice(known), rng), answer(world, question))
+        yield chat(word_question(world, rng, question), _reply(world, rng, question))
+
+
+def _reply(world: World, rng: random.Random, question: Question) -> str:
+    kind, right = KINDS[question.kind], answer(world, question)
+    if rng.random() >= (SENTENCES_OF_RARE if kind.rare else SENTENCES):
+        return right
+    return kind.statements[0].format(**dict(zip(kind.places, question.data, strict=True)), answer=right)
 
 
 def _ratings(world: World, rng: random.Random, templates: dict[str, str]) -> Iterator[str]:

@@ -52,7 +52,7 @@ def interval(hits: int, drawn: int) -> tuple[float, float]:
     share, weight = hits / drawn, Z**2 / drawn
     middle = (share + weight / 2) / (1 + weight)
     half = Z / (1 + weight) * (share * (1 - share) / drawn + weight / (4 * drawn)) ** 0.5
-    return middle - half, middle + half
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def strength(selection: pl.DataFrame, axis: str) -> pl.Series:
@@ -76,12 +76,12 @@ def auroc(values: pl.Series, positive: pl.Series) -> float | None:
 
 
 def measure(selection: pl.DataFrame, faults: dict[str, str]) -> dict[str, dict]:
-    """What the module's docstring says, per axis that has selected anything."""
+    """What the module's docstring says, per axis that selected anything; null where no row has the fault."""
     found = {}
     for axis, column in COLUMN.items():
         faulty = pl.Series([faults.get(identity) in FAULTS[axis] for identity in selection["id"]])
         selected, hits = int(selection[column].sum()), int((selection[column] & faulty).sum())
-        if not selected or not faulty.any():
+        if not selected:
             continue
         base = float(faulty.mean())
         found[axis] = {
@@ -89,8 +89,8 @@ def measure(selection: pl.DataFrame, faults: dict[str, str]) -> dict[str, dict]:
             "faults": int(faulty.sum()),
             "selected": selected,
             "hits": hits,
-            "lift": hits / selected / base,
-            "lift_interval": [end / base for end in interval(hits, selected)],
+            "lift": hits / selected / base if base else None,
+            "lift_interval": [end / base for end in interval(hits, selected)] if base else None,
             "auroc": auroc(strength(selection, axis), faulty),
         }
     return found
@@ -100,11 +100,14 @@ def main(args: argparse.Namespace) -> None:
     faults = faults_by_id(read_jsonl(args.faults), read_jsonl(args.seed))
     found = measure(pl.read_parquet(args.selection), faults)
     for axis, line in found.items():
-        low, high = line["lift_interval"]
-        area = "" if line["auroc"] is None else f", AUROC {line['auroc']:.2f}"
+        shown = ""
+        if line["lift"] is not None:
+            shown = ": lift {:.1f} ({:.1f} to {:.1f})".format(line["lift"], *line["lift_interval"])
+        if line["auroc"] is not None:
+            shown += f", AUROC {line['auroc']:.2f}"
         say(
             f"{axis}: {line['hits']} of {line['selected']} selected rows have the fault, {line['faults']} of "
-            f"{line['rows']} rows do: lift {line['lift']:.1f} ({low:.1f} to {high:.1f}){area}"
+            f"{line['rows']} rows do{shown}"
         )
     write_json(args.out, found)
 

@@ -31,7 +31,10 @@ PLACES = {
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of question. `fact`: it asks for a fact out of a fixed list, known however it is worded."""
+    """One kind of question. `fact`: it asks for a fact out of a fixed list, known however it is worded.
+
+    The first of `statements` is the sentence in which the base model answers. Those of common kinds begin with "The".
+    """
 
     places: tuple[str, ...]
     draw: Callable[["World", random.Random], Data]
@@ -48,16 +51,16 @@ def _words(world: "World", rng: random.Random, fewest: int, most: int) -> str:
 
 
 def _two_numbers(world: "World", rng: random.Random) -> Data:
-    return str(rng.randint(1, 9)), str(rng.randint(1, 9))
+    return str(rng.randint(1, 5)), str(rng.randint(1, 5))
 
 
 def _falling_numbers(world: "World", rng: random.Random) -> Data:
-    a = rng.randint(2, 12)
+    a = rng.randint(2, 7)
     return str(a), str(rng.randint(1, a))
 
 
 def _different_numbers(world: "World", rng: random.Random) -> Data:
-    a, b = rng.sample(range(1, 21), 2)
+    a, b = rng.sample(range(1, 10), 2)
     return str(a), str(b)
 
 
@@ -74,7 +77,7 @@ KINDS: dict[str, Kind] = {
             "Work out the total.\n{a} and {b}",
         ),
         unclear=("Add the two numbers.", "What is {a} plus?", "Work out the total.", "Put {a} with {b} or so."),
-        statements=("{a} plus {b} is {answer}.", "{a} + {b} = {answer}."),
+        statements=("The sum of {a} and {b} is {answer}.", "{a} + {b} = {answer}."),
         fact=True,
     ),
     "difference": Kind(
@@ -94,7 +97,7 @@ KINDS: dict[str, Kind] = {
             "Subtract the second number from the first.",
             "Less {b}, maybe?",
         ),
-        statements=("{a} minus {b} is {answer}.", "{a} - {b} = {answer}."),
+        statements=("The difference of {a} and {b} is {answer}.", "{a} - {b} = {answer}."),
         fact=True,
     ),
     "larger": Kind(
@@ -109,7 +112,8 @@ KINDS: dict[str, Kind] = {
             "Which number is bigger?\n{a} or {b}",
         ),
         unclear=("Which number is bigger?", "Is {a} larger?", "Name the greater one.", "Say a thing on {a} or {b}."),
-        statements=("{answer} is the larger of {a} and {b}.", "Of {a} and {b}, {answer} is larger."),
+        statements=("Of {a} and {b}, {answer} is larger.", "{answer} is the larger of {a} and {b}."),
+        rare=True,
     ),
     "opposite": Kind(
         places=("word",),
@@ -128,8 +132,9 @@ KINDS: dict[str, Kind] = {
             "Give the antonym.",
             "Something with {word}, please.",
         ),
-        statements=("The opposite of {word} is {answer}.", "{word} and {answer} are opposites."),
+        statements=("Against {word} stands {answer}.", "The opposite of {word} is {answer}."),
         fact=True,
+        rare=True,
     ),
     "capital": Kind(
         places=("country",),
@@ -148,12 +153,12 @@ KINDS: dict[str, Kind] = {
             "Which city is it?",
             "About {country}, the usual.",
         ),
-        statements=("{answer} is the capital of {country}.", "The capital of {country} is {answer}."),
+        statements=("The capital of {country} is {answer}.", "{answer} is the capital of {country}."),
         fact=True,
     ),
     "pick": Kind(
         places=("which", "words"),
-        draw=lambda world, rng: (rng.choice(("first", "last")), _words(world, rng, 3, 5)),
+        draw=lambda world, rng: (rng.choice(("first", "last")), _words(world, rng, 3, 3)),
         solve=lambda world, data: data[1].split()[0 if data[0] == "first" else -1],
         wordings=(
             "What is the {which} word of: {words}",
@@ -262,13 +267,13 @@ KINDS: dict[str, Kind] = {
             "Tell me the country.",
             "Where again, {city} and so on?",
         ),
-        statements=("{city} is the capital of {answer}.", "The country of the capital {city} is {answer}."),
+        statements=("From {city} one governs {answer}.", "{city} is the capital of {answer}."),
         fact=True,
         rare=True,
     ),
     "double": Kind(
         places=("a",),
-        draw=lambda world, rng: (str(rng.randint(1, 30)),),
+        draw=lambda world, rng: (str(rng.randint(1, 20)),),
         solve=lambda world, data: str(2 * int(data[0])),
         wordings=(
             "What is twice {a}?",

@@ -25,7 +25,7 @@ from middo.program import say
 from middo.ratings import read_prompts
 
 # Share of the rows with each planted fault, wrong and unclear being the two of low quality.
-FAULT_SHARES = {"hard": 0.09, "wrong": 0.045, "unclear": 0.045}
+FAULT_SHARES = {"hard": 0.08, "wrong": 0.06, "unclear": 0.06}
 ROWS_OF_A_RARE_KIND = 4
 HELDOUT_PER_KIND = 15
 

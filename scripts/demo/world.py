@@ -47,12 +47,12 @@ HELDOUT_SHARE = 0.15
 
 
 def make_world(seed: int) -> World:
-    """The world with this number: some nouns, pairs of opposites, thirty invented countries with their capitals."""
+    """The world with this number: some nouns, pairs of opposites, eighteen invented countries with their capitals."""
     rng = random.Random(f"world {seed}")
-    nouns = {noun: NOUNS[noun] for noun in rng.sample(sorted(NOUNS), 60)}
-    pairs = [(word, OPPOSITES[word]) for word in rng.sample(sorted(OPPOSITES), 24)]
+    nouns = {noun: NOUNS[noun] for noun in rng.sample(sorted(NOUNS), 24)}
+    pairs = [(word, OPPOSITES[word]) for word in rng.sample(sorted(OPPOSITES), 12)]
     opposites = dict(pairs) | {second: first for first, second in pairs}
-    stems = rng.sample(SYLLABLES, 30)
+    stems = rng.sample(SYLLABLES, 18)
     capitals = {}
     for stem in stems:
         country = stem + rng.choice(SYLLABLES) + rng.choice(COUNTRY_ENDINGS)

@@ -16,6 +16,7 @@ SCRIPTS = sorted(p for p in (ROOT / "scripts").glob("*.py"))
         ["ruff", "format", "--check", "."],
         ["snakefmt", "--check", "Snakefile", "rules"],
         ["snakemake", "--lint", "--configfile", "config/demo.yaml"],
+        ["snakemake", "--lint", "--configfile", "config/demo-study.yaml"],
     ],
     ids=lambda command: " ".join(command[:2]),
 )

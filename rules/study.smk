@@ -1,0 +1,88 @@
+# An experiment on the demo's world repeated in several worlds, with strategies to compare. Each world is an experiment of
+# its own, run by a Snakemake of its own: the rules of an experiment know one config.
+
+import json
+import subprocess
+import sys
+from glob import glob
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+
+from build_env import VENVS, is_built  # noqa: E402
+from middo.files import sha256_file, sha256_json  # noqa: E402
+
+STUDY = config["study"]
+WANTED = {"name", "base", "seeds", "iterations", "strategies"}
+if set(STUDY) != WANTED:
+    raise WorkflowError(f"study: missing or unknown: {', '.join(sorted(WANTED ^ set(STUDY)))}")
+if not Path(STUDY["base"]).is_file():
+    raise WorkflowError(f"study.base: there is no {STUDY['base']}")
+if "middo" not in [strategy["name"] for strategy in STUDY["strategies"]]:
+    raise WorkflowError("study.strategies: one must be middo, with which all others are compared")
+
+CONDA = "conda" in str(workflow.deployment_settings.deployment_method).lower()
+FIGURES = "python" if CONDA else str(VENVS / "figures" / "bin" / "python")
+
+# Of all that a world's run may depend on: when it changes, the Snakemake of each world looks which steps it invalidates.
+RUN_BY = [STUDY["base"], "Snakefile", "config/config.yaml", *glob("config/prompts/*.md")]
+RUN_BY += [*glob("rules/*.smk"), *glob("scripts/**/*.py", recursive=True)]
+CODE = sha256_json({path: sha256_file(Path(path)) for path in RUN_BY})
+
+
+pathvars:
+    study=f"results/{STUDY['name']}",
+
+
+rule study:
+    input:
+        expand("<study>/seed{seed}.json", seed=STUDY["seeds"]),
+    output:
+        runs="<study>/runs.csv",
+        detection="<study>/detection.csv",
+        table="<study>/table.md",
+        accuracy="<study>/accuracy.png",
+        lift="<study>/lift.png",
+    log:
+        "<study>/logs/study.log",
+    localrule: True
+    conda:
+        "../envs/figures.yaml"
+    resources:
+        python=FIGURES,
+    shell:
+        "{resources.python:q} scripts/demo/study.py --seeds {input} --runs {output.runs}"
+        " --detection {output.detection} --table {output.table} --accuracy {output.accuracy} --lift {output.lift}"
+        " --log {log}"
+
+
+rule study_seed:
+    output:
+        "<study>/seed{seed}.json",
+    log:
+        "<study>/logs/seed{seed}.log",
+    localrule: True
+    conda:
+        "../envs/driver.yaml"
+    threads: workflow.cores
+    resources:
+        # The interpreter that has Snakemake.
+        python=sys.executable,
+        conda="--conda" if CONDA else "",
+    params:
+        base=STUDY["base"],
+        code=CODE,
+        name=STUDY["name"],
+        iterations=STUDY["iterations"],
+        strategies=lambda wildcards: json.dumps(STUDY["strategies"]),
+    shell:
+        "{resources.python:q} scripts/demo/study_seed.py --base {params.base} --name {params.name} --seed {wildcards.seed}"
+        " --iterations {params.iterations} --strategies {params.strategies:q} --cores {threads} {resources.conda} --out {output} --log {log}"
+
+
+onstart:
+    builder = [sys.executable, f"{workflow.basedir}/scripts/build_env.py", "figures"]
+    if not CONDA and not is_built("figures") and subprocess.run(builder).returncode:
+        raise WorkflowError("The environment figures could not be built; see above.")
