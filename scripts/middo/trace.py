@@ -106,6 +106,12 @@ def _indented(text: str) -> list[str]:
     return [f"    {line}".rstrip() for line in text.split("\n")]
 
 
+def apart(value: float, limit: float) -> tuple[str, str]:
+    """Both with four digits, or as many as it takes to tell them apart, at most 17."""
+    shown = [(f"{value:.{digits}g}", f"{limit:.{digits}g}") for digits in range(4, 18)]
+    return next((pair for pair in shown if pair[0] != pair[1]), shown[-1])
+
+
 def reason(version: Version, identity: str, origin: str) -> str:
     """Why a row was selected: each signal, its threshold and how that came about."""
     axis = AXIS[origin]
@@ -117,10 +123,11 @@ def reason(version: Version, identity: str, origin: str) -> str:
     parts, limits = [], []
     for name in signals:
         limit = found["thresholds"][name]
-        parts.append(f"{name} {values[name]:.4g} {'>' if sign > 0 else '<'} {limit['tau']:.4g}")
+        value, tau = apart(values[name], limit["tau"])
+        parts.append(f"{name} {value} {'>' if sign > 0 else '<'} {tau}")
         limits.append(f"μ {limit['mu']:.4g}, σ {limit['sigma']:.4g}")
-    tau = f"τ = μ {'-' if found['m'] < 0 else '+'} {abs(found['m']):g}·σ"
-    return f"{column}: {' and '.join(parts)} ({tau}; {'; '.join(limits)})"
+    rule = f"τ = μ {'-' if found['m'] < 0 else '+'} {abs(found['m']):g}·σ"
+    return f"{column}: {' and '.join(parts)} ({rule}; {'; '.join(limits)})"
 
 
 def _step(

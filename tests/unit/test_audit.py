@@ -19,7 +19,7 @@ from made_tree import make_tree, reseal, working_in, write_manifest
 
 from middo.audit import audit
 from middo.config import check_config
-from middo.trace import coloured, plain, readable_diff
+from middo.trace import apart, coloured, plain, readable_diff
 
 LAST = "middo/iter2"
 FILES = ["dataset.jsonl", "manifest.json", "selection.parquet", "selection.json", "refined.jsonl", "rejected.jsonl"]
@@ -345,6 +345,12 @@ def test_trace_tells_all_of_a_row(made):
     assert "\x1b" not in told
     onwards = program(made, "trace", parent).stdout
     assert "What became of it" in onwards and line["id"] in onwards.partition("What became of it")[2]
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))
+def test_a_value_and_its_threshold_look_as_different_as_they_are(value, limit):
+    shown = apart(value, limit)
+    assert (float(shown[0]) == float(shown[1])) == (value == limit)
 
 
 def test_trace_tells_of_rejections(made):
