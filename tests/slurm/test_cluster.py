@@ -276,7 +276,8 @@ def test_two_nodes_train_what_two_processes_on_one_do(cluster, demo_world):
     snakemake(demo_world, target, *DEMO, "--cores", "2", "--set-threads", "finetune=2")
     assert (demo_world / target).read_bytes() == over_nodes
     report = json.loads((demo_world / "results/demo/seed/finetune.json").read_text())
-    assert report["steps"] == 25 and report["rows_per_update"] == 16
+    # 400 rows, two epochs.
+    assert report["steps"] == 50 and report["rows_per_update"] == 16
 
 
 @pytest.fixture
