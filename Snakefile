@@ -14,6 +14,8 @@ min_version("9.27")
 configfile: "config/config.yaml"
 
 
+CONDA = "conda" in str(workflow.deployment_settings.deployment_method).lower()
+
 if "study" in config:
 
     include: "rules/study.smk"

@@ -76,7 +76,6 @@ ENVS = dict(
     evaluate="evaluate",
     describe="describe",
 )
-CONDA = "conda" in str(workflow.deployment_settings.deployment_method).lower()
 # What these rules need; all others need what the loop needs.
 NEEDS = {"audit": [], "release": ["describe"], "crate": ["describe"], "describe": []}
 LOOP = [name for kind, name in ENVS.items() if kind not in ("driver", "describe")]

@@ -8,26 +8,29 @@ from glob import glob
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.utils import update_config
 
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from build_env import VENVS, is_built  # noqa: E402
+from demo.study_config import check_study, experiment_of  # noqa: E402
+from middo.config import check_config  # noqa: E402
 from middo.files import sha256_file, sha256_json  # noqa: E402
+from middo.program import UserError  # noqa: E402
 
 STUDY = config["study"]
-WANTED = {"name", "base", "seeds", "iterations", "strategies"}
-if set(STUDY) != WANTED:
-    raise WorkflowError(f"study: missing or unknown: {', '.join(sorted(WANTED ^ set(STUDY)))}")
-if not Path(STUDY["base"]).is_file():
-    raise WorkflowError(f"study.base: there is no {STUDY['base']}")
-if "middo" not in [strategy["name"] for strategy in STUDY["strategies"]]:
-    raise WorkflowError("study.strategies: one must be middo, with which all others are compared")
+EXPERIMENT = {key: value for key, value in config.items() if key != "study"}
+try:
+    check_study(config)
+    update_config(EXPERIMENT, experiment_of(STUDY, STUDY["seeds"][0]))
+    check_config(EXPERIMENT)
+except UserError as error:
+    raise WorkflowError(str(error))
 
-CONDA = "conda" in str(workflow.deployment_settings.deployment_method).lower()
 FIGURES = "python" if CONDA else str(VENVS / "figures" / "bin" / "python")
 
 # Of all that a world's run may depend on: when it changes, the Snakemake of each world looks which steps it invalidates.
-RUN_BY = [STUDY["base"], "Snakefile", "config/config.yaml", *glob("config/prompts/*.md")]
+RUN_BY = [STUDY["base"], "Snakefile", "config/config.yaml", *glob(f"{EXPERIMENT['prompts']}/*.md")]
 RUN_BY += [*glob("rules/*.smk"), *glob("scripts/**/*.py", recursive=True)]
 CODE = sha256_json({path: sha256_file(Path(path)) for path in RUN_BY})
 
@@ -72,14 +75,12 @@ rule study_seed:
         python=sys.executable,
         conda="--conda" if CONDA else "",
     params:
-        base=STUDY["base"],
         code=CODE,
-        name=STUDY["name"],
-        iterations=STUDY["iterations"],
-        strategies=lambda wildcards: json.dumps(STUDY["strategies"]),
+        # Which worlds there are changes nothing in any of them.
+        study=lambda wildcards: json.dumps({key: value for key, value in STUDY.items() if key != "seeds"}),
     shell:
-        "{resources.python:q} scripts/demo/study_seed.py --base {params.base} --name {params.name} --seed {wildcards.seed}"
-        " --iterations {params.iterations} --strategies {params.strategies:q} --cores {threads} {resources.conda} --out {output} --log {log}"
+        "{resources.python:q} scripts/demo/study_seed.py --study {params.study:q} --seed {wildcards.seed}"
+        " --cores {threads} {resources.conda} --out {output} --log {log}"
 
 
 onstart:

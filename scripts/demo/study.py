@@ -25,6 +25,7 @@ from middo.files import atomic, read_json, write_text
 from middo.program import say
 from middo.versions import SEED, iteration_of, strategy_of
 
+# The strategy that all others are compared with.
 METHOD = "middo"
 # 97.5 % points of Student's t by degrees of freedom; beyond them the normal distribution's will do.
 T = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
@@ -51,13 +52,10 @@ def runs_of(seeds: list[dict[str, Any]]) -> pl.DataFrame:
 
 
 def detection_of(seeds: list[dict[str, Any]]) -> pl.DataFrame:
-    """All that detection.json says of every version, with world, version, axis."""
-    lines = [
-        {"world": seed["seed"], **{key: value for key, value in line.items() if key != "lift_interval"}}
-        for seed in seeds
-        for line in seed["detection"]
-    ]
-    return pl.DataFrame(lines, infer_schema_length=None)
+    """What detection.json says of every version and axis; lift and auroc are null where there was no fault to find."""
+    schema = {"world": int, "version": str, "axis": str, "rows": int, "faults": int, "selected": int, "hits": int}
+    lines = [{"world": seed["seed"], **line} for seed in seeds for line in seed["detection"]]
+    return pl.DataFrame(lines, schema=schema | {"lift": float, "auroc": float})
 
 
 def best_iterations(runs: pl.DataFrame) -> dict[str, int]:
@@ -125,7 +123,7 @@ def accuracy_table(runs: pl.DataFrame) -> list[str]:
 
 
 def detection_table(detection: pl.DataFrame) -> list[str]:
-    """Per axis lift and AUROC of the method's first selection; worlds in which an axis selected nothing have none."""
+    """Per axis lift and AUROC of the method's first selection; worlds in which it selected nothing are not counted."""
     lines = ["What the first selection finds, mean and 95 % interval of the mean:", ""]
     lines += ["| axis | worlds | rows selected | lift | AUROC |", "|---|---|---|---|---|"]
     for (axis,), group in first_selections(detection).group_by("axis", maintain_order=True):
@@ -142,8 +140,8 @@ def table(runs: pl.DataFrame, detection: pl.DataFrame) -> str:
 
 
 def first_selections(detection: pl.DataFrame) -> pl.DataFrame:
-    """Detection in the method's first iteration."""
-    return detection.filter(pl.col("version") == f"{METHOD}/iter1")
+    """Detection in the method's first iteration, where there was a fault to find."""
+    return detection.filter(pl.col("version") == f"{METHOD}/iter1").drop_nulls(["lift", "auroc"])
 
 
 def draw_accuracy(runs: pl.DataFrame, path: Path) -> None:

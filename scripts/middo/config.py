@@ -15,11 +15,17 @@ FOLDER = Path(__file__).resolve().parents[2] / "config"
 def check_config(config: dict[str, Any]) -> None:
     """Raise UserError listing every fault of `config` against config/schema.yaml and LLaMA-Factory's option names."""
     schema = load_yaml(FOLDER / "schema.yaml")
-    faults = [
-        _fault(error) for error in sorted(jsonschema.Draft202012Validator(schema).iter_errors(config), key=_place)
-    ]
-    if not faults:
-        faults = _training_faults(config["training"], schema) + _name_faults(config)
+    check_schema(config, schema)
+    _refuse(_training_faults(config["training"], schema) + _name_faults(config))
+
+
+def check_schema(config: dict[str, Any], schema: dict[str, Any]) -> None:
+    """Raise UserError listing every fault of `config` against a JSON schema."""
+    errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(config), key=_place)
+    _refuse([_fault(error) for error in errors])
+
+
+def _refuse(faults: list[str]) -> None:
     if faults:
         raise UserError("The config is not valid:\n" + "\n".join(f"  - {fault}" for fault in faults))
 

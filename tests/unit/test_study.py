@@ -9,7 +9,8 @@ import pytest
 import yaml
 from conftest import ROOT
 from demo.study import accuracy_table, best_iterations, detection_of, detection_table, mean_interval, runs_of, spread
-from demo.study_seed import collect, config_for
+from demo.study_config import experiment_of
+from demo.study_seed import collect
 
 from middo.config import FOLDER, check_config, load_yaml
 
@@ -30,6 +31,8 @@ SEEDS = [
                 "axis": "quality",
                 "rows": 100,
                 "selected": 10,
+                "faults": 7,
+                "hits": 5,
                 "lift": 3.0 + seed,
                 "auroc": 0.7,
             },
@@ -83,8 +86,7 @@ def test_figures_are_drawn(tmp_path):
 
 def test_a_world_gets_a_config_of_its_own():
     study = load_yaml(FOLDER / "demo-study.yaml")["study"]
-    base = (ROOT / study["base"]).read_text()
-    config = config_for(base, "study-7", 7, 2, study["strategies"])
+    config = experiment_of(study | {"name": "study"}, 7)
     assert (
         "results/demo/" not in yaml.safe_dump(config) and config["dataset"]["path"] == "results/study-7/world/seed.json"
     )
@@ -113,9 +115,14 @@ def test_a_dry_run_plans_a_job_per_world():
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"base": "config/nowhere.yaml"}, "there is no config/nowhere.yaml"),
-        ({"worlds": [1]}, "study: missing or unknown: worlds"),
-        ({"strategies": [{"name": "none", "axes": []}]}, "one must be middo"),
+        ({"base": "config/nowhere.yaml"}, "study.base: there is no config/nowhere.yaml."),
+        ({"base": "config/llama-alpaca.yaml"}, "config/llama-alpaca.yaml has no `demo`"),
+        ({"seed": [1]}, "study.seed: there is no such key. Did you mean seeds?"),
+        ({"seeds": 5}, "study.seeds: 5 is not of the type array."),
+        ({"iterations": 0}, "study.iterations: 0 is less than the minimum of 1."),
+        ({"strategies": [{"name": "none", "axes": []}]}, "study.strategies: one must be middo"),
+        ({"strategies": [{"name": "middo", "axes": ["loss"]}]}, "study.strategies.0.axes.0: 'loss' is not allowed"),
+        ({"strategies": [{"name": "middo", "axes": []}] * 2}, "strategies: the name middo stands twice."),
     ],
 )
 def test_a_config_that_is_no_study_is_refused(tmp_path, change, said):
