@@ -106,9 +106,16 @@ def _node_goes_down(run):
         node, number = job["NodeList"], job["JobId"]
         slurm("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
         run.wait("the job is back in the queue", lambda: run.jobs[number]["Restarts"] == "1", 60)
+    # A node that is given a job which it still runs is drained.
+    run.wait("the node has ended it", lambda: not _steps(number), 60)
     slurm("scontrol", "update", f"nodename={node}", "state=resume")
     # Slurm itself would wait for two minutes.
     slurm("scontrol", "update", f"jobid={number}", "StartTime=now")
+
+
+def _steps(job):
+    """Slurm's processes that watch over the steps of a job."""
+    return [p for p in psutil.process_iter(["cmdline"]) if f"slurmstepd: [{job}." in " ".join(p.info["cmdline"] or [])]
 
 
 def _shard_is_cancelled(run):
