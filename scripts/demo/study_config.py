@@ -28,7 +28,7 @@ def check_study(config: dict[str, Any]) -> None:
     base = Path(config["study"]["base"])
     if not base.is_file():
         raise UserError(f"study.base: there is no {base}.")
-    if "demo" not in load_yaml(base):
+    if "demo" not in (load_yaml(base) or {}):
         raise UserError(f"study.base: {base} has no `demo`; a study repeats a demo in other worlds.")
     if METHOD not in [strategy["name"] for strategy in config["study"]["strategies"]]:
         raise UserError(f"study.strategies: one must be {METHOD}, with which all others are compared.")

@@ -22,7 +22,8 @@ def check_config(config: dict[str, Any]) -> None:
 def check_schema(config: dict[str, Any], schema: dict[str, Any]) -> None:
     """Raise UserError listing every fault of `config` against a JSON schema."""
     errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(config), key=_place)
-    _refuse([_fault(error) for error in errors])
+    # The validator says once for each missing key what one sentence says for all of a place.
+    _refuse(list(dict.fromkeys(_fault(error) for error in errors)))
 
 
 def _refuse(faults: list[str]) -> None:

@@ -114,6 +114,14 @@ def test_all_faults_are_named_at_once():
     assert all(part in str(caught.value) for part in ("iterations", "teacher.top_p", "dataset: missing: path"))
 
 
+def test_keys_missing_in_one_place_are_one_fault():
+    config = merged("config.yaml", "demo.yaml")
+    del config["diversity"]["m"], config["diversity"]["k"]
+    with pytest.raises(UserError) as caught:
+        check_config(config)
+    assert str(caught.value).count("diversity: missing: m, k.") == 1
+
+
 def test_the_benchmarks_of_the_schema_are_those_that_can_be_measured():
     listed = load_yaml(FOLDER / "schema.yaml")["properties"]["evaluation"]["properties"]["benchmarks"]["items"]["enum"]
     assert listed == list(BENCHMARKS)
