@@ -255,7 +255,7 @@ def test_a_job_over_its_time_is_given_more_and_a_draining_node_no_more_jobs(clus
     assert first["JobState"] == "TIMEOUT" and second["JobState"] == "COMPLETED"
     assert (second["TimeLimit"], second["NodeList"] != first["NodeList"]) == ("04:00:00", True)
     ours, theirs = (pl.read_parquet(folder / target) for folder in (demo_world, demo))
-    assert_frame_equal(ours, theirs, atol=1e-5, rtol=0)
+    assert_frame_equal(ours, theirs, abs_tol=1e-5, rel_tol=0)
 
 
 def _programs(name, folder):
