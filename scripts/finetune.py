@@ -26,14 +26,12 @@ form of `sha256sum`, with paths relative to the checkpoint folder (cd checkpoint
 """
 
 import argparse
-import fcntl
 import json
 import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +41,7 @@ from middo import launch, llamafactory, program
 from middo.child import running, wait_for
 from middo.files import read_json, sha256_file, sync_folder, write_json, write_jsonl, write_text
 from middo.llamafactory import EncodedRow
+from middo.lock import hold
 from middo.program import Progress, UserError, say
 from middo.rows import read_dataset
 from middo.states import last_whole_state
@@ -84,7 +83,7 @@ def main(args: argparse.Namespace) -> None:
     # Beside the checkpoint: what is finished there is moved, not copied.
     work = work_folder(args.checkpoint.with_name("finetune"), "finetune", _work_key(args, training))
     outputs = [args.checkpoint, args.sha256, args.report, args.dropped]
-    with _lock(work) as lock:
+    with hold(work / "lock", str(work), LOCK_SECONDS) as lock:
         if not restored(work, outputs):
             encoded = llamafactory.encode_rows(read_dataset(args.dataset), training, args.base_model, args.revision)
             kept, dropped = _split(encoded, args)
@@ -110,29 +109,6 @@ def _work_key(args: argparse.Namespace, training: dict[str, Any]) -> dict[str, A
         "world_size": _world_size(args),
         "libraries": llamafactory.library_versions(),
     }
-
-
-@contextmanager
-def _lock(work: Path) -> Iterator[int]:
-    """Hold the work folder; the yielded descriptor keeps it held in child processes.
-
-    Raises UserError where another program holds it for longer than LOCK_SECONDS.
-    """
-    with open(work / "lock", "w") as stream:
-        told = False
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline:
-                    raise UserError(f"Another finetuning is at work in {work}; wait for its end or stop it.") from error
-                if not told:
-                    say(f"waiting for another finetuning in {work}, which may be saving its state, to end")
-                    told = True
-                time.sleep(0.2)
-        yield stream.fileno()
 
 
 def _split(encoded: list[EncodedRow], args: argparse.Namespace) -> tuple[list[EncodedRow], list[dict]]:

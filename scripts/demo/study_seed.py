@@ -22,6 +22,7 @@ from demo.study_config import experiment_of
 
 from middo import program
 from middo.files import read_json, write_json, write_text
+from middo.lock import hold
 from middo.program import UserError, say
 
 
@@ -54,9 +55,12 @@ def main(args: argparse.Namespace) -> None:
     write_text(path, yaml.safe_dump(config, sort_keys=False))
     log = args.log or "the terminal"
     say(f"world {args.seed} runs; its messages go to {log}")
-    # The lock of the run that started this one covers it.
+    # Snakemake's own lock is the study's; its end would free it for another study.
     command = [sys.executable, "-m", "snakemake", "--configfile", path, "--cores", str(args.cores), "--nolock"]
-    if subprocess.run([*command, *(["--sdm", "conda"] if args.conda else [])]).returncode:
+    # Where a study was killed, what runs its world may live on.
+    with hold(args.out.with_suffix(".lock"), f"World {args.seed}") as lock:
+        done = subprocess.run([*command, *(["--sdm", "conda"] if args.conda else [])], pass_fds=[lock])
+    if done.returncode:
         raise UserError(f"The run in world {args.seed} has failed; its messages went to {log}. Start again to go on.")
     versions, detection = collect(Path("results") / config["experiment"])
     write_json(args.out, {"seed": args.seed, "versions": versions, "detection": detection})

@@ -5,18 +5,17 @@ request, which is everything that was asked (endpoint, model, messages, sampling
 of the response. A run writes to one file of its own and looks answers up in every *.jsonl under the store's root.
 """
 
-import fcntl
 import json
+import math
 import os
-import socket
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from middo.files import canonical_json, sha256_json, sync_folder
+from middo.lock import hold
 from middo.program import UserError, say
 from middo.replies import tokens_counted
 
@@ -134,8 +133,8 @@ class Answers:
         self.own.parent.mkdir(parents=True, exist_ok=True)
         self.root.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            stack.enter_context(_lock(self.own.with_name(f"{self.own.name}.lock"), str(self.own), wait=False))
-            stack.enter_context(_lock(self.root / ".lock", str(self.root), wait=True))
+            stack.enter_context(hold(self.own.with_name(f"{self.own.name}.lock"), str(self.own)))
+            stack.enter_context(hold(self.root / ".lock", str(self.root), math.inf))
             self._descriptor = os.open(self.own, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
             sync_folder(self.own.parent)
             try:
@@ -177,23 +176,3 @@ class Answers:
 def _line_number(path: Path, offset: int) -> int:
     with open(path, "rb") as stream:
         return stream.read(offset).count(b"\n") + 1
-
-
-@contextmanager
-def _lock(path: Path, what: str, wait: bool) -> Iterator[None]:
-    """Hold `path` exclusively and write into it who does. The kernel frees it when the process ends, even if killed."""
-    with open(path, "a+", encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            stream.seek(0)
-            holder = stream.read().strip() or "another process"
-            if not wait:
-                raise UserError(f"{what} is in use by {holder}. Wait for it, or stop it, then start again.") from error
-            say(f"waiting for {holder}, which is asking the teacher")
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        stream.truncate(0)
-        now = datetime.now().isoformat(sep=" ", timespec="seconds")
-        stream.write(f"process {os.getpid()} on {socket.gethostname()}, since {now}\n")
-        stream.flush()
-        yield

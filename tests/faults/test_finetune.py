@@ -1,6 +1,5 @@
 """Finetuning: kills, half-written states, a second program, rows that cannot be encoded."""
 
-import fcntl
 import json
 import shutil
 import subprocess
@@ -50,21 +49,6 @@ def test_killed_training_ends_with_the_weights_of_an_undisturbed_one(tiny, whole
     last = read_jsonl(tiny / "dataset.jsonl")[-1]["id"]
     assert [row["id"] for row in read_jsonl(whole / "dropped.jsonl")] == [last]
     assert "cutoff_len 64" in read_jsonl(whole / "dropped.jsonl")[0]["reason"]
-
-
-def test_a_second_program_on_the_same_work_waits_and_says_so_then_stops(tmp_path, monkeypatch, capsys):
-    import finetune
-
-    from middo.program import UserError
-
-    monkeypatch.setattr(finetune, "LOCK_SECONDS", 0.3)
-    with open(tmp_path / "lock", "w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="Another finetuning"), finetune._lock(tmp_path):
-            pass
-    assert capsys.readouterr().err.count("waiting for another finetuning") == 1
-    with finetune._lock(tmp_path) as descriptor:
-        assert descriptor > 2
 
 
 def write_state(folder: Path, step: int) -> None:
