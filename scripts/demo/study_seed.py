@@ -51,14 +51,14 @@ def collect(results: Path) -> tuple[list[dict], list[dict]]:
 
 def main(args: argparse.Namespace) -> None:
     config = experiment_of(args.study, args.seed)
-    path = args.out.with_suffix(".yaml")
-    write_text(path, yaml.safe_dump(config, sort_keys=False))
     log = args.log or "the terminal"
-    say(f"world {args.seed} runs; its messages go to {log}")
-    # Snakemake's own lock is the study's; its end would free it for another study.
-    command = [sys.executable, "-m", "snakemake", "--configfile", path, "--cores", str(args.cores), "--nolock"]
     # Where a study was killed, what runs its world may live on.
     with hold(args.out.with_suffix(".lock"), f"World {args.seed}") as lock:
+        path = args.out.with_suffix(".yaml")
+        write_text(path, yaml.safe_dump(config, sort_keys=False))
+        say(f"world {args.seed} runs; its messages go to {log}")
+        # Snakemake's own lock is the study's; the end of this one would free it for another study.
+        command = [sys.executable, "-m", "snakemake", "--configfile", path, "--cores", str(args.cores), "--nolock"]
         done = subprocess.run([*command, *(["--sdm", "conda"] if args.conda else [])], pass_fds=[lock])
     if done.returncode:
         raise UserError(f"The run in world {args.seed} has failed; its messages went to {log}. Start again to go on.")
