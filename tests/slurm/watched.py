@@ -42,8 +42,6 @@ class Watched:
     def start(self) -> None:
         """Start Snakemake, or start it again."""
         command = [sys.executable, "-m", "snakemake", *self.arguments, "--profile", "slurm"]
-        # The plugin looks 5, 20 and 45 s after a submission by the profile; a step here takes some ten.
-        command += ["--slurm-init-seconds-before-status-checks", "1"]
         with open(self.output, "a") as stream:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT

@@ -96,6 +96,9 @@ def test_no_job_starts_without_the_base_model(checkout):
                 "base_model": {"path": "org/never-fetched"},
                 "dataset": {"path": "rows.json"},
                 "evaluation": {"benchmarks": [], "custom": [{"name": "own", "path": "heldout.jsonl", "type": "qa"}]},
+                # With environments that are there already.
+                "execution": {"device": "cpu"},
+                "training": {"bf16": False},
             }
         )
     )
