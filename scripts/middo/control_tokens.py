@@ -28,8 +28,8 @@ class PlainText:
     def __init__(self, tokenizer: Any, words: re.Pattern, texts: Iterable[str]) -> None:
         """`words` as `control_words` gives them; `texts` are all texts of the row."""
         self._tokenizer, self._words = tokenizer, words
-        joined = "".join(texts)
-        found, used = sorted(set(words.findall(joined))), set(joined)
+        texts = list(texts)
+        found, used = sorted({word for text in texts for word in words.findall(text)}), set("".join(texts))
         # For private use, so that no standard gives them a meaning, and none that the row has itself.
         free = (character for character in map(chr, range(0xF0000, 0x10FFFE)) if character not in used)
         self._hidden = dict(zip(found, islice(free, len(found)), strict=True))

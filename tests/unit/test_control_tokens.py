@@ -6,7 +6,7 @@ import re
 
 import pytest
 from heavy import tiny, train_python  # noqa: F401
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from middo.control_tokens import PlainText
@@ -81,6 +81,8 @@ pieces = st.lists(st.sampled_from(["<s>", "</s>", "</s>>", "<", "/s", ">", "\U00
 )
 
 
+# Put together, the two texts would hold another word than each by itself.
+@example(before="", text="</s>", other=">", after="z")
 @given(before=st.sampled_from(["<s>", "", "x<s>y"]), text=pieces, other=pieces, after=st.sampled_from(["</s>", "z"]))
 def test_hidden_words_come_back_as_letters_and_the_templates_own_as_tokens(before, text, other, after):
     plain = PlainText(Words(), pattern, [text, other])
