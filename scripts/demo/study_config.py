@@ -1,7 +1,4 @@
-"""The config of a study: its check, and the experiment's config that each of its worlds gets.
-
-`experiment_of(study, seed)` is config/demo.yaml moved to another experiment and another world.
-"""
+"""The config of a study: its check, and the experiment's config that each of its worlds gets."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +11,7 @@ from middo.program import UserError
 
 
 def check_study(config: dict[str, Any]) -> None:
-    """Raise UserError for a study that cannot be run. Of `config` only the key `study` is looked at."""
+    """Raise UserError for a study that cannot be run. `config` is the defaults' and `study`."""
     known = load_yaml(FOLDER / "schema.yaml")["properties"]
     properties = {
         "name": known["experiment"],
@@ -25,13 +22,22 @@ def check_study(config: dict[str, Any]) -> None:
     }
     study = {"type": "object", "additionalProperties": False, "required": list(properties), "properties": properties}
     check_schema({"study": config["study"]}, {"properties": {"study": study}})
-    base = Path(config["study"]["base"])
-    if not base.is_file():
-        raise UserError(f"study.base: there is no {base}.")
-    if "demo" not in (load_yaml(base) or {}):
-        raise UserError(f"study.base: {base} has no `demo`; a study repeats a demo in other worlds.")
+    defaults = load_yaml(FOLDER / "config.yaml")
+    ignored = [key for key, value in config.items() if key != "study" and value != defaults.get(key)]
+    if ignored:
+        raise UserError(f"{', '.join(ignored)}: a study takes nothing but `study`; set this in the file study.base.")
+    _check_base(Path(config["study"]["base"]))
     if METHOD not in [strategy["name"] for strategy in config["study"]["strategies"]]:
         raise UserError(f"study.strategies: one must be {METHOD}, with which all others are compared.")
+
+
+def _check_base(base: Path) -> None:
+    if not base.is_file():
+        raise UserError(f"study.base: there is no {base}.")
+    demo = load_yaml(base)
+    for key, kind in (("experiment", str), ("demo", dict), ("teacher", dict)):
+        if not isinstance(demo, dict) or not isinstance(demo.get(key), kind):
+            raise UserError(f"study.base: {base} has no `{key}`; a study repeats a demo in other worlds.")
 
 
 def experiment_of(study: dict[str, Any], seed: int) -> dict[str, Any]:

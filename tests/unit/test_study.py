@@ -9,10 +9,12 @@ import pytest
 import yaml
 from conftest import ROOT
 from demo.study import accuracy_table, best_iterations, detection_of, detection_table, mean_interval, runs_of, spread
-from demo.study_config import experiment_of
+from demo.study_config import check_study, experiment_of
 from demo.study_seed import collect
 
 from middo.config import FOLDER, check_config, load_yaml
+from middo.lock import hold
+from middo.program import UserError
 
 MEASURED = ROOT / "tests/benchmarks/demo-study"
 SEEDS = [
@@ -132,6 +134,29 @@ def test_a_config_that_is_no_study_is_refused(tmp_path, change, said):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     shown = done.stdout + done.stderr
     assert done.returncode and said in shown and "Traceback" not in shown
+
+
+def test_a_setting_beside_the_study_is_refused_since_no_world_would_get_it():
+    command = [sys.executable, "-m", "snakemake", "--configfile", "config/demo-study.yaml", "-n"]
+    done = subprocess.run([*command, "--config", "iterations=1"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode and "iterations: a study takes nothing but `study`" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("text, key", [("", "experiment"), ("experiment: a\ndemo:\n", "demo"), ("- a\n", "experiment")])
+def test_a_base_that_is_no_demo_is_refused(tmp_path, text, key):
+    (tmp_path / "base.yaml").write_text(text)
+    study = load_yaml(FOLDER / "demo-study.yaml")["study"] | {"base": str(tmp_path / "base.yaml")}
+    with pytest.raises(UserError, match=f"base.yaml has no `{key}`"):
+        check_study({"study": study})
+
+
+def test_a_world_that_is_still_run_is_not_run_twice(tmp_path):
+    study = json.dumps(load_yaml(FOLDER / "demo-study.yaml")["study"])
+    command = [sys.executable, "scripts/demo/study_seed.py", "--study", study, "--seed", "2", "--cores", "1"]
+    with hold(tmp_path / "seed2.lock", "World 2"):
+        done = subprocess.run([*command, "--out", tmp_path / "seed2.json"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "World 2 is in use by process" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["seed2.lock"]
 
 
 def test_the_readme_shows_the_tables_of_the_numbers_beside_its_figures():
